@@ -1,0 +1,43 @@
+#include <pybind11/native_enum.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "common/isa.h"
+#include "common/thread_pool.h"
+
+namespace py = pybind11;
+
+namespace pycurate::bindings {
+
+/// PYCURATE_ISA picks a weaker instruction set for a whole process (the answers are the same bits); a wrong value
+/// fails the import.
+void apply_isa_from_environment() {
+    const char* wanted = std::getenv("PYCURATE_ISA");
+    if (wanted == nullptr) return;
+    const std::string name = wanted;
+    bool ok = false;
+    if (name == "scalar") ok = set_active_isa(Isa::scalar);
+    if (name == "avx2") ok = set_active_isa(Isa::avx2);
+    if (name == "avx512") ok = set_active_isa(Isa::avx512);
+    if (!ok)
+        throw py::import_error("PYCURATE_ISA: expected scalar, avx2 or avx512, as far as this CPU has it, got '" +
+                               name + "'");
+}
+
+}  // namespace pycurate::bindings
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+    using pycurate::Isa;
+    pycurate::bindings::apply_isa_from_environment();
+    py::native_enum<Isa>(m, "Isa", "enum.IntEnum")
+        .value("scalar", Isa::scalar)
+        .value("avx2", Isa::avx2)
+        .value("avx512", Isa::avx512)
+        .finalize();
+    m.def("detected_isa", &pycurate::detected_isa);
+    m.def("active_isa", &pycurate::active_isa);
+    m.def("set_active_isa", &pycurate::set_active_isa, py::arg("isa"));
+    m.def("thread_count", &pycurate::thread_count, py::arg("requested"));
+}

@@ -1,0 +1,40 @@
+"""pycurate: compiled-kernel data curation for image-text pools.
+
+Importing the package loads NumPy and nothing heavier; each name below is loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Recipe": "pycurate.recipes",
+    "Subset": "pycurate.io.subset",
+    "doctor": "pycurate.api",
+    "open_pool": "pycurate.api",
+    "pair_similarity": "pycurate.kernels.rowwise",
+    "plan": "pycurate.api",
+    "run": "pycurate.api",
+}
+__all__ = ["Recipe", "Subset", "__version__", "doctor", "open_pool", "pair_similarity", "plan", "run"]
+
+if TYPE_CHECKING:
+    from pycurate.api import doctor, open_pool, plan, run
+    from pycurate.io.subset import Subset
+    from pycurate.kernels.rowwise import pair_similarity
+    from pycurate.recipes import Recipe
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pycurate' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

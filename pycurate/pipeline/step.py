@@ -1,0 +1,109 @@
+"""The Step protocol: what a recipe step needs, makes and decides.
+
+A step makes at most three of the four moves: it may *score* (rows in, columns out), *fit* (a whole pool in, a small
+artefact out) and *decide* (columns in, a reason per row out). Writing belongs to the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from pycurate.types import Block, Rule, ScoreArray, UidArray, Verdict
+
+T = TypeVar("T")
+Artefact = Mapping[str, Any]
+"""What ``fit`` returns: JSON values and NumPy arrays by name; kept in the workspace, arrays memory-mapped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a step reads: stored columns and embeddings of the pool, score columns of earlier steps."""
+
+    columns: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    uids: bool = False
+
+
+class FitView(Protocol):
+    """A whole pool as ``fit`` sees it: stored score columns, shard by shard, never all at once."""
+
+    shards: Sequence[str]
+    scratch: Path
+    memory_bytes: int
+
+    def rows(self, shard: str) -> int: ...
+    def column(self, shard: str, name: str) -> ScoreArray: ...
+    def uids(self, shard: str) -> UidArray: ...
+    def survivors(self, shard: str) -> NDArray[np.bool_]:
+        """True where no earlier step of the recipe dropped the row."""
+        ...
+
+    def map(self, function: Callable[[str], T]) -> Iterator[T]:
+        """``function(shard)`` on several threads; results in the order of ``shards``."""
+        ...
+
+
+class Step(BaseModel):
+    """Base of every recipe step: a frozen, validated configuration and the op it calls.
+
+    ``version`` is bumped whenever the same input and parameters give other columns or decisions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    python_bound: ClassVar[bool] = False  # True: score() holds the GIL, so worker processes pay
+
+    name: str = ""  # unique in a recipe; the recipe fills it from ``kind`` when left empty
+
+    def score_needs(self) -> Needs:
+        """What ``score`` reads."""
+        return Needs()
+
+    def decide_needs(self) -> Needs:
+        """The score columns (and uids) that ``fit`` and ``decide`` read. Stored pool columns named here in ``columns``
+        are numeric; the pipeline copies them into the workspace as score columns of the same name."""
+        return Needs()
+
+    def produces(self) -> tuple[str, ...]:
+        """Names of the score columns that ``score`` returns."""
+        return ()
+
+    def score_parameters(self) -> dict[str, Any]:
+        """JSON values of every parameter on which the score columns depend, and no other."""
+        return {}
+
+    def score(self, block: Block) -> dict[str, ScoreArray]:
+        """Score columns of one block; must not depend on where the blocks are cut."""
+        return {}
+
+    def fit_parameters(self) -> dict[str, Any]:
+        """JSON values of every parameter on which the artefact depends; ``fits`` is False without a fit."""
+        return {}
+
+    fits: ClassVar[bool] = False
+    fits_survivors: ClassVar[bool] = False  # may be overridden by a property: fit looks at view.survivors
+
+    def fit(self, view: FitView) -> Artefact:
+        """A small artefact of the whole pool."""
+        return {}
+
+    decides: ClassVar[bool] = False
+
+    def rules(self, artefact: Artefact) -> list[Rule]:
+        """The rules that ``decide`` may give as a reason, in the order of its codes."""
+        return []
+
+    def decide(
+        self, shard: str, columns: Mapping[str, ScoreArray], uids: UidArray | None, artefact: Artefact
+    ) -> Verdict:
+        """A reason for each row of one shard."""
+        raise AssertionError(f"step {self.name!r} does not decide")
