@@ -52,8 +52,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one deciding step says of each row of a shard, given the step's ``rules``."""
+    """What one deciding step says of each row of a shard, given the step's ``rules``.
 
-    code: NDArray[np.uint8]  # (n,) 0: passes; i > 0: dropped by rules[i - 1]
+    A row under an ``unjudged`` rule is dropped, kept and counted, or an error that names it, as ``Rule.policy`` says:
+    the step only says that it cannot judge the row, whatever the policy.
+    """
+
+    code: NDArray[np.uint8]  # (n,) 0: passes; i > 0: rules[i - 1] applies
     value: NDArray[np.float64]  # (n,) the value that the rule looked at; NaN where there is none
     detail: NDArray[np.bytes_] | None = None  # (n,) "S<k>", UTF-8: a category, such as the language found
