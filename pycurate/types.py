@@ -54,8 +54,8 @@ class Rule:
 class Verdict:
     """What one deciding step says of each row of a shard, given the step's ``rules``.
 
-    A row under an ``unjudged`` rule is dropped, kept and counted, or an error that names it, as ``Rule.policy`` says:
-    the step only says that it cannot judge the row, whatever the policy.
+    A row under an ``unjudged`` rule is dropped, kept and counted, or an error that names it, as the step's field
+    ``unjudged`` says: the pipeline applies that policy, the step only says that it cannot judge the row.
     """
 
     code: NDArray[np.uint8]  # (n,) 0: passes; i > 0: rules[i - 1] applies
