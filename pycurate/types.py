@@ -47,6 +47,7 @@ class Rule:
     score: str | None = None  # the score column the value comes from
     threshold: float | None = None
     unjudged: bool = False
+    policy: UnjudgedPolicy = "drop"  # of an ``unjudged`` rule; applied by the pipeline
     drops: Literal["above", "below"] | None = None  # the side of the threshold that is dropped
 
 

@@ -96,11 +96,15 @@ class MemoryMeter:
     ) -> None:
         self._over.set()
         self._thread.join()
+        self.sample()
+
+    def sample(self) -> None:
+        """Look once, now."""
         self.peak_bytes = max(self.peak_bytes, resident_bytes())
 
     def _sample(self) -> None:
         while not self._over.wait(self._interval):
-            self.peak_bytes = max(self.peak_bytes, resident_bytes())
+            self.sample()
 
 
 def resident_bytes() -> int:

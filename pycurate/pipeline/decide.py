@@ -151,19 +151,21 @@ class Decider:
         self, shard: str, fitted: FittedStep, verdict: Verdict, alive: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
         """Rows that the step could not judge and its policy keeps."""
-        policy = getattr(fitted.step, "unjudged", "drop")
-        codes = [i for i, rule in enumerate(fitted.rules, start=1) if rule.unjudged]
-        if policy == "drop" or not codes:
-            return np.zeros(len(alive), np.bool_)
-        unjudged = alive & np.isin(verdict.code, np.array(codes, np.uint8))
-        if policy == "error" and unjudged.any():
-            row = int(np.argmax(unjudged))
-            why = "" if verdict.detail is None else f" ({verdict.detail[row].decode()})"
-            raise InputError(
-                f"shard {shard}, row {row}: step {fitted.step.name!r} cannot judge {int(unjudged.sum()):,} rows of this "
-                f"shard{why}; its policy is unjudged: error. Set unjudged: drop or keep, or mend the rows"
-            )
-        return unjudged
+        kept = np.zeros(len(alive), np.bool_)
+        for code, rule in enumerate(fitted.rules, start=1):
+            if not rule.unjudged or rule.policy == "drop":
+                continue
+            unjudged = alive & (verdict.code == code)
+            if rule.policy == "error" and unjudged.any():
+                row = int(np.argmax(unjudged))
+                why = "" if verdict.detail is None else f" ({verdict.detail[row].decode()})"
+                raise InputError(
+                    f"shard {shard}, row {row}: step {fitted.step.name!r} cannot judge this row{why}, the first of "
+                    f"{int(unjudged.sum()):,} in the shard, and its policy is unjudged: error. Set unjudged: drop or "
+                    "keep, or mend the rows"
+                )
+            kept |= unjudged
+        return kept
 
 
 class _View:
