@@ -47,5 +47,5 @@ def test_every_exported_name_loads_and_is_documented() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="^module 'pycurate' has no attribute 'no_such_name'$"):
+    with pytest.raises(AttributeError, match=r"^module 'pycurate' has no attribute 'no_such_name'$"):
         pycurate.no_such_name  # noqa: B018
