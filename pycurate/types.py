@@ -19,7 +19,7 @@ UidArray: TypeAlias = NDArray[np.void]
 """(n,) array of ``UID_DTYPE``."""
 
 ScoreArray: TypeAlias = NDArray[Any]
-"""(n,) C-ordered array of float32, float64, int64, uint8, ``S<k>`` or ``UID_DTYPE``. Missing is NaN in float columns."""
+"""(n,) C-ordered array of float32, float64, int64, uint8, ``S<k>`` or ``UID_DTYPE``. Missing is NaN in floats."""
 
 UnjudgedPolicy: TypeAlias = Literal["drop", "keep", "error"]
 """What happens to a row that a rule cannot judge (NaN, zero vector, missing value)."""
@@ -47,7 +47,6 @@ class Rule:
     score: str | None = None  # the score column the value comes from
     threshold: float | None = None
     unjudged: bool = False
-    policy: UnjudgedPolicy = "drop"  # of an ``unjudged`` rule; applied by the pipeline
     drops: Literal["above", "below"] | None = None  # the side of the threshold that is dropped
 
 

@@ -14,7 +14,7 @@ from pycurate.errors import InputError
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet
 from pycurate.pipeline.step import Artefact, Step
 from pycurate.pipeline.workspace import Workspace, digest
-from pycurate.types import Rule, ScoreArray, UidArray, Verdict
+from pycurate.types import Rule, ScoreArray, UidArray, UnjudgedPolicy, Verdict
 
 T = TypeVar("T")
 ThreadMap = Callable[[Callable[[str], T], Sequence[str]], Iterator[T]]
@@ -43,6 +43,12 @@ class FittedStep:
     key: str  # changes whenever the step's decisions may
     rules: tuple[Rule, ...]
     first_reason: int  # reason = first_reason + code - 1
+
+    @property
+    def policy(self) -> UnjudgedPolicy:
+        """What happens to rows under the step's ``unjudged`` rule."""
+        policy: UnjudgedPolicy = getattr(self.step, "unjudged", "drop")
+        return policy
 
 
 class Decider:
@@ -153,10 +159,10 @@ class Decider:
         """Rows that the step could not judge and its policy keeps."""
         kept = np.zeros(len(alive), np.bool_)
         for code, rule in enumerate(fitted.rules, start=1):
-            if not rule.unjudged or rule.policy == "drop":
+            if not rule.unjudged or fitted.policy == "drop":
                 continue
             unjudged = alive & (verdict.code == code)
-            if rule.policy == "error" and unjudged.any():
+            if fitted.policy == "error" and unjudged.any():
                 row = int(np.argmax(unjudged))
                 why = "" if verdict.detail is None else f" ({verdict.detail[row].decode()})"
                 raise InputError(

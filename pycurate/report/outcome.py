@@ -193,7 +193,7 @@ def manifest_steps(step_names: Sequence[tuple[str, str]], decider: Decider, outc
                         threshold=rule.threshold,
                         unjudged=rule.unjudged,
                         dropped=dropped,
-                        policy=rule.policy if rule.unjudged else None,
+                        policy=step.policy if rule.unjudged else None,
                         drops=rule.drops,
                     )
                 )
@@ -231,12 +231,12 @@ def manifest_scores(decider: Decider, outcome: Outcome) -> tuple[ScoreRecord, ..
 
 def manifest_unjudged(decider: Decider, outcome: Outcome) -> tuple[UnjudgedRecord, ...]:
     """Rows that could not be judged, by rule and reason, dropped or kept by policy."""
-    policies = {rule.name: rule.policy for rule in decider.rules}
+    policies = {rule.name: fitted.policy for fitted in decider.fitted for rule in fitted.rules}
     kept = tuple(
         UnjudgedRecord(rule=rule.name, reason=rule.description, count=int(count), policy="keep")
         for fitted, count in zip(decider.fitted, outcome.unjudged_kept, strict=True)
         for rule in fitted.rules
-        if count and rule.unjudged and rule.policy == "keep"
+        if count and rule.unjudged and fitted.policy == "keep"
     )
     dropped = tuple(
         UnjudgedRecord(
