@@ -58,7 +58,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         _discard(temporary)
         # The block may read other files: only what reading never says is put down to this file. NumPy's tofile()
         # reports a short write without an error number.
-        known = _FULL if error.errno is not None else {None: f"writing failed ({error})"}
+        known: dict[int | None, str] = _FULL if error.errno is not None else {None: f"writing failed ({error})"}
         _raise_for(error, path, known)
     except BaseException:
         _discard(temporary)
