@@ -1,5 +1,7 @@
 from enum import IntEnum
 
+from . import uid as uid
+
 class Isa(IntEnum):
     scalar = 0
     avx2 = 1
