@@ -19,7 +19,7 @@ UidArray: TypeAlias = NDArray[np.void]
 """(n,) array of ``UID_DTYPE``."""
 
 ScoreArray: TypeAlias = NDArray[Any]
-"""(n,) C-ordered array of float32, float64, int64, uint8, ``S<k>`` or ``UID_DTYPE``. Missing is NaN in floats."""
+"""(n,) C-order array of float32, float64, int64, uint8, ``S<k>`` or ``UID_DTYPE``. Missing is NaN in floats."""
 
 UnjudgedPolicy: TypeAlias = Literal["drop", "keep", "error"]
 """What happens to a row that a rule cannot judge (NaN, zero vector, missing value)."""
