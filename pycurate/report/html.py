@@ -1,0 +1,173 @@
+"""``report.html``: one file that says what was kept and why, without network, scripts or links to outside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from pycurate.report.charts import (
+    FUNNEL_WIDTH,
+    HistogramChart,
+    Segment,
+    format_value,
+    funnel_segments,
+    histogram_chart,
+)
+from pycurate.report.manifest import (
+    ExampleGroup,
+    Examples,
+    Manifest,
+    RuleRecord,
+    ScoreRecord,
+    StepRecord,
+    read_examples,
+    read_manifest,
+)
+
+REPORT_NAME = "report.html"
+RULE_TONES = 5  # colours of rules in a funnel bar, repeated after that
+
+
+@dataclass(frozen=True, slots=True)
+class _StepView:
+    record: StepRecord
+    segments: tuple[Segment, ...]
+
+    @property
+    def dropped(self) -> int:
+        return self.record.entering - self.record.kept
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoreView:
+    record: ScoreRecord
+    chart: HistogramChart | None
+
+
+@dataclass(frozen=True, slots=True)
+class _SideView:
+    heading: str
+    dropped: bool
+    group: ExampleGroup
+
+
+@dataclass(frozen=True, slots=True)
+class _ExampleView:
+    rule: RuleRecord
+    sides: tuple[_SideView, ...]
+
+
+def write_report(out_dir: Path | str) -> Path:
+    """Write ``report.html`` from the ``manifest.json`` and ``examples.json`` of a finished run.
+
+    Parameters
+    ----------
+    out_dir : Path or str
+        The output folder of ``pycurate run``.
+
+    Returns
+    -------
+    Path
+        The report: one self-contained page.
+
+    Raises
+    ------
+    InputError
+        Where the manifest is missing or was written by another version.
+    """
+    out_dir = Path(out_dir)
+    page = render_report(read_manifest(out_dir), read_examples(out_dir))
+    path, draft = out_dir / REPORT_NAME, out_dir / f"{REPORT_NAME}.{os.getpid()}.tmp"
+    draft.write_text(page, encoding="utf-8")
+    draft.replace(path)
+    return path
+
+
+def render_report(manifest: Manifest, examples: Examples | None = None) -> str:
+    """The page as text. Whatever comes from the pool is escaped: captions and links are hostile input."""
+    rules = [rule for step in manifest.steps for rule in step.rules]
+    return _template().render(
+        manifest=manifest,
+        steps=[_StepView(step, funnel_segments(step, manifest.counts.rows)) for step in manifest.steps],
+        scores=[_ScoreView(score, histogram_chart(score, rules)) for score in manifest.scores],
+        examples=_example_views(rules, (examples or Examples()).groups),
+        longest=max((stage.seconds for stage in manifest.stages), default=0.0) or 1.0,
+        seconds=sum(stage.seconds for stage in manifest.stages),
+        funnel_width=FUNNEL_WIDTH,
+        tones=RULE_TONES,
+    )
+
+
+def _example_views(rules: Sequence[RuleRecord], groups: Sequence[ExampleGroup]) -> list[_ExampleView]:
+    views = []
+    for rule in rules:
+        mine = sorted((g for g in groups if g.rule == rule.name and g.rows), key=lambda group: group.side)
+        sides = []
+        for group in mine:
+            if rule.threshold is None:
+                sides.append(_SideView("Dropped", True, group))
+            else:
+                dropped = group.side == (rule.drops or "below")
+                place = f"Just {group.side} {format_value(rule.threshold)}"
+                sides.append(_SideView(f"{place}: {'dropped' if dropped else 'passed'}", dropped, group))
+        if sides:
+            views.append(_ExampleView(rule, tuple(sides)))
+    return views
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": lambda count: f"{count:,}",
+        "percent": format_share,
+        "value": format_value,
+        "fine": lambda value: format_value(value, 6),
+        "bytes": format_bytes,
+        "seconds": format_seconds,
+    }
+    return environment.get_template("report.html.j2")
+
+
+def format_share(part: int, whole: int) -> str:
+    """A share in percent; what is there never reads 0 %, what is not all never 100 %."""
+    if not whole:
+        return "–"
+    share = 100 * part / whole
+    if 0 < share < 0.05:
+        return "< 0.1 %"
+    if 99.95 <= share < 100:
+        return "> 99.9 %"
+    return f"{share:.1f} %"
+
+
+def format_bytes(count: int | None) -> str:
+    """Bytes in decimal units, three digits."""
+    if count is None:
+        return "not measured"
+    size, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size >= 999.5 and unit != "TB":
+        size, unit = size / 1000, next(units)
+    return f"{size:.3g} {unit}" if size < 999.5 else f"{size:,.0f} {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration: 0.42 s, 12.3 s, 4 min 05 s, 2 h 03 min."""
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
