@@ -1,0 +1,184 @@
+"""Small pools in every layout, for any test: the fixture ``pool_factory``."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+class PoolFactory:
+    """Writes pools of random rows. Each method returns the path it was given; equal arguments give equal contents.
+
+    ``columns`` replace or add columns: a sequence of ``shards * rows`` values, cut among the shards in order, or None
+    to leave a column out.
+    """
+
+    def datacomp(
+        self,
+        path: Path,
+        shards: int = 3,
+        rows: int = 200,
+        seed: int = 0,
+        *,
+        embeddings: Mapping[str, NDArray[Any]] | None = None,
+        compressed: bool = False,
+        images: bool = False,
+        **columns: Sequence[Any] | None,
+    ) -> Path:
+        """``<32 hex>.parquet`` and ``.npz`` with b32 (16-d) and l14 (24-d) float16 embeddings, or those given."""
+        random = np.random.default_rng(seed)
+        total = shards * rows
+        table = {
+            "uid": hex_uids(random, total),
+            "url": [f"https://example.org/{i}.jpg" for i in range(total)],
+            "text": captions(random, total),
+            "original_width": random.integers(50, 2000, total),
+            "original_height": random.integers(50, 2000, total),
+            "clip_b32_similarity_score": random.normal(0.25, 0.05, total).astype(np.float32),
+            "clip_l14_similarity_score": random.normal(0.22, 0.05, total).astype(np.float32),
+            "sha256": [f"{i:064x}" for i in range(total)],
+        }
+        table = {name: values for name, values in {**table, **columns}.items() if values is not None}
+        arrays = embeddings
+        if arrays is None:
+            dimensions = {"b32_img": 16, "b32_txt": 16, "l14_img": 24, "l14_txt": 24}
+            arrays = {name: random.normal(size=(total, d)).astype(np.float16) for name, d in dimensions.items()}
+        path.mkdir(parents=True, exist_ok=True)
+        stems = sorted(hex_uids(random, shards))
+        for shard, stem in enumerate(stems):
+            part = slice(shard * rows, (shard + 1) * rows)
+            pq.write_table(pa.table({name: values[part] for name, values in table.items()}), path / f"{stem}.parquet")
+            save = np.savez_compressed if compressed else np.savez
+            save(path / f"{stem}.npz", **{name: values[part] for name, values in arrays.items()})
+        if images and total:
+            samples = [
+                {"jpg": jpeg(i), "json": json.dumps({"uid": str(table["uid"][i])}).encode()} for i in range(total)
+            ]
+            write_tar(path / "00000.tar", {f"{i:09d}": sample for i, sample in enumerate(samples)})
+        return path
+
+    def img2dataset(
+        self, path: Path, shards: int = 3, rows: int = 20, seed: int = 0, **columns: Sequence[Any] | None
+    ) -> Path:
+        """``00000.tar`` and ``.parquet``; every seventh row failed to download and is only in the parquet."""
+        random = np.random.default_rng(seed)
+        path.mkdir(parents=True, exist_ok=True)
+        total = shards * rows
+        failed = np.arange(total) % 7 == 3
+        table: dict[str, Any] = {
+            "url": [f"https://example.org/{i}.jpg" for i in range(total)],
+            "caption": captions(random, total),
+            "key": [f"{i // rows:05d}{i % rows:04d}" for i in range(total)],
+            "status": np.where(failed, "failed_to_download", "success").tolist(),
+            "error_message": np.where(failed, "HTTP Error 404", None).tolist(),
+            "width": [None if bad else 8 for bad in failed],
+            "height": [None if bad else 8 for bad in failed],
+            "original_width": [None if bad else int(w) for bad, w in zip(failed, random.integers(50, 900, total))],  # noqa: B905
+            "original_height": [None if bad else int(h) for bad, h in zip(failed, random.integers(50, 900, total))],  # noqa: B905
+        }
+        table = {name: values for name, values in {**table, **columns}.items() if values is not None}
+        schema = pa.table(table).schema
+        for shard in range(shards):
+            part = slice(shard * rows, (shard + 1) * rows)
+            pq.write_table(
+                pa.table({name: values[part] for name, values in table.items()}, schema), path / f"{shard:05d}.parquet"
+            )
+            samples = {
+                table["key"][i]: {
+                    "jpg": jpeg(i),
+                    "txt": table["caption"][i].encode(),
+                    "json": json.dumps({"key": table["key"][i]}).encode(),
+                }
+                for i in range(total)[part]
+                if not failed[i]
+            }
+            write_tar(path / f"{shard:05d}.tar", samples)
+            (path / f"{shard:05d}_stats.json").write_text(json.dumps({"count": rows, "successes": len(samples)}))
+        return path
+
+    def clip_retrieval(
+        self, path: Path, shards: int = 3, rows: int = 200, seed: int = 0, *, dimension: int = 16, width: int = 2
+    ) -> Path:
+        """img_emb/, text_emb/ and metadata/ with unit-length float16 rows; part numbers padded to ``width``."""
+        random = np.random.default_rng(seed)
+        for part in range(shards):
+            number = f"{part:0{width}d}"
+            for kind in ("img_emb", "text_emb"):
+                (path / kind).mkdir(parents=True, exist_ok=True)
+                rows_of_kind = random.normal(size=(rows, dimension))
+                unit = rows_of_kind / np.linalg.norm(rows_of_kind, axis=1, keepdims=True)
+                np.save(path / kind / f"{kind}_{number}.npy", unit.astype(np.float16))
+            (path / "metadata").mkdir(exist_ok=True)
+            table = {
+                "image_path": [f"{part}/{i}.jpg" for i in range(rows)],
+                "caption": captions(random, rows),
+                "original_width": random.integers(50, 2000, rows),
+            }
+            pq.write_table(pa.table(table), path / "metadata" / f"metadata_{number}.parquet")
+        return path
+
+    def plain(
+        self, path: Path, shards: int = 3, rows: int = 200, seed: int = 0, *, dimension: int = 16, parquet: bool = True
+    ) -> Path:
+        """``features_0.npy`` (float32) and so on, with a parquet of ``caption`` and ``score`` beside each."""
+        random = np.random.default_rng(seed)
+        path.mkdir(parents=True, exist_ok=True)
+        for part in range(shards):
+            np.save(path / f"features_{part}.npy", random.normal(size=(rows, dimension)).astype(np.float32))
+            if parquet:
+                table = {"caption": captions(random, rows), "score": random.normal(size=rows).astype(np.float32)}
+                pq.write_table(pa.table(table), path / f"features_{part}.parquet")
+        return path
+
+
+@pytest.fixture(scope="session")
+def pool_factory() -> PoolFactory:
+    """Writes small pools in every layout; see `PoolFactory`."""
+    return PoolFactory()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the repository; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real data sets (../shared/data) are not here")
+    return SHARED_DATA
+
+
+def hex_uids(random: np.random.Generator, count: int) -> list[str]:
+    return [random.bytes(16).hex() for _ in range(count)]
+
+
+def captions(random: np.random.Generator, count: int) -> list[str]:
+    words = ["a", "photo", "of", "the", "red", "house", "über", "straße", "北京", "dog", "river", "old", "bridge"]
+    return [" ".join(random.choice(words, random.integers(1, 9))) for _ in range(count)]
+
+
+def jpeg(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (number % 256, number // 256 % 256, 128)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, samples: Mapping[str, Mapping[str, bytes]]) -> None:
+    """A tar of ``{key}.{extension}`` members, as webdataset writes them."""
+    with tarfile.open(path, "w") as tar:
+        for key, members in samples.items():
+            for extension, data in members.items():
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
