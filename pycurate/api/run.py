@@ -36,7 +36,7 @@ from pycurate.pipeline.decide import Decider
 from pycurate.pipeline.external_sort import merge_runs, write_run
 from pycurate.pipeline.ledger import write_ledger
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, ScanResult, ScanTask, column_sets
-from pycurate.pipeline.workspace import Workspace, digest, has_marker, write_marker
+from pycurate.pipeline.workspace import Workspace, digest, has_marker, ready, write_marker
 from pycurate.recipes import Recipe
 from pycurate.report import manifest as records
 from pycurate.report.html import write_report
@@ -281,7 +281,7 @@ class _Run:
 
         def task(shard: str) -> Outcome:
             decision = decider.decide(shard)
-            reasons, kept = ledger / f"{shard}.parquet", runs / f"{shard}.npy"
+            reasons, kept = ready(ledger / f"{shard}.parquet"), ready(runs / f"{shard}.npy")
             if not (has_marker(kept, decider.key) and reasons.exists()):
                 uids = decider.uids(shard)
                 write_ledger(reasons, uids, decision, decider.rules)

@@ -92,7 +92,7 @@ class Workspace:
             for name, array in zip(columns, arrays, strict=True)
         ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
-        path = self.columns_path(folder, shard)
+        path = ready(self.columns_path(folder, shard))
         with atomic_write(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
         return write_marker(path, key, rows=batch.num_rows)
@@ -117,12 +117,12 @@ class Workspace:
         values: dict[str, Any] = {}
         for name, value in artefact.items():
             if isinstance(value, np.ndarray):
-                with atomic_write(path / f"{name}.npy") as file:
+                with atomic_write(ready(path / f"{name}.npy")) as file:
                     np.lib.format.write_array(file, np.ascontiguousarray(value), allow_pickle=False)
                 values[name] = {"array": f"{name}.npy"}
             else:
                 values[name] = {"value": value}
-        write_json_atomic(path / "artefact.json", values)
+        write_json_atomic(ready(path / "artefact.json"), values)
 
     def read_artefact(self, folder: str) -> dict[str, Any] | None:
         """None where no complete artefact of that name exists; arrays come memory-mapped."""
@@ -144,6 +144,15 @@ class Workspace:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def ready(path: Path) -> Path:
+    """``path``, whose folder now exists."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkspaceError(f"cannot write {path}: {error.strerror}; free or choose another output folder") from error
+    return path
 
 
 def has_marker(path: Path, key: str) -> bool:
