@@ -17,8 +17,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CODE_SUFFIXES = {".py", ".pyi", ".cpp", ".h", ".cu", ".cuh"}
 FOLDERS = ["pycurate", "csrc", "tests", "benchmarks", "docs", ".ci"]
-INSTRUCTION_SET_FLAG = re.compile(
-    r"-m(?:avx|fma|f16c|sse|bmi|amx|arch|tune|cpu)|__attribute__\s*\(\(\s*target|\[\[gnu::target|pragma\s+GCC\s+target"
+INSTRUCTION_SET_FLAG = re.compile(r"-m(?:avx|fma|f16c|sse|bmi|amx|arch|tune|cpu)")
+INSTRUCTION_SET_ATTRIBUTE = re.compile(
+    r"__attribute__\s*\(\(\s*target|gnu::target|#\s*pragma\s+GCC\s+(?:target|optimize)"
 )
 
 
@@ -99,19 +100,18 @@ def test_avx_objects_export_no_weak_symbol() -> None:
 
 
 def test_instruction_set_flags_stand_in_one_place() -> None:
-    build = {Path("pyproject.toml"), Path("Makefile"), Path("CMakeLists.txt"), Path(".ci/run")}
-    elsewhere = {
+    build = {
         path: text
         for path, text in TEXTS.items()
-        if (path in build or path.parts[0] == "csrc") and path != Path("csrc/CMakeLists.txt")
+        if path.name in {"CMakeLists.txt", "Makefile", "pyproject.toml", "run"}
     }
-    assert len(elsewhere) > 4
-    assert _lines_matching(INSTRUCTION_SET_FLAG, elsewhere) == []
-    flags = TEXTS[Path("csrc/CMakeLists.txt")]
-    assert "native" not in flags
-    assert [
-        line for line in flags.splitlines() if INSTRUCTION_SET_FLAG.search(line) and "set(ISA_FLAGS_" not in line
-    ] == []
+    assert len(build) >= 5
+    lines = _lines_matching(INSTRUCTION_SET_FLAG, build)
+    assert [line for line in lines if not re.match(r"csrc/CMakeLists\.txt:\d+: set\(ISA_FLAGS_", line)] == []
+    assert len(lines) == 2
+    assert not any("native" in line for line in lines)
+    sources = {path: text for path, text in CODE.items() if path.parts[0] == "csrc"}
+    assert _lines_matching(INSTRUCTION_SET_ATTRIBUTE, sources) == []
 
 
 def test_imports_go_down_the_layers() -> None:
@@ -120,6 +120,22 @@ def test_imports_go_down_the_layers() -> None:
         _missing("import-linter is not installed")
     result = subprocess.run([command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+def test_only_kernels_imports_the_compiled_module() -> None:
+    # import-linter does not see compiled modules.
+    users = {
+        path.parts[1]
+        for path, tree in PACKAGE.items()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.ImportFrom) and _is_core(node.module, *(alias.name for alias in node.names)))
+        or (isinstance(node, ast.Import) and any(_is_core(alias.name) for alias in node.names))
+    }
+    assert users == {"kernels"}
+
+
+def _is_core(module: str | None, *names: str) -> bool:
+    return (module or "").startswith("pycurate._core") or (module == "pycurate" and "_core" in names)
 
 
 def test_every_module_has_the_future_import() -> None:
