@@ -24,6 +24,8 @@ from pycurate.errors import InputError, WorkspaceError
 
 VIRAL_PICTURES = 40
 DAMAGED_ROWS = 200
+PICTURES_BELOW = "08"  # uids are random: one row in 32
+LIKELY_THRESHOLDS = {"b32": (0.2, 0.28), "l14": (0.229, 0.243)}
 _SCHEMA = pa.schema(
     {
         "uid": pa.string(),
@@ -193,7 +195,7 @@ def _write_shard(
     }
     np.savez(folder / f"{stem}.npz", **arrays)  # type: ignore[arg-type]
     pq.write_table(pa.table(table, schema=_SCHEMA), folder / f"{stem}.parquet")
-    shown = _rows_with_pictures(rng, scores) if images else np.empty(0, np.int64)
+    shown = _rows_with_pictures(uids, scores) if images else np.empty(0, np.int64)
     if images:
         _write_tar(folder / f"{shard:05d}.tar", shard, shown.tolist(), table, encoded)
     side = np.sort(np.stack([rows.width, rows.height]), axis=0)
@@ -228,10 +230,13 @@ def _faces(rng: np.random.Generator, n: int) -> list[list[list[float]]]:
     return [[corners[i]] * count for i, count in enumerate(counts.tolist())]
 
 
-def _rows_with_pictures(rng: np.random.Generator, scores: Mapping[str, NDArray[np.float32]]) -> NDArray[np.int64]:
-    """A sample of rows, and all near the usual thresholds, where the report looks for examples."""
-    near = (np.abs(scores["l14"] - 0.243) < 0.0015) | (np.abs(scores["b32"] - 0.28) < 0.0015)
-    return np.flatnonzero(near | (rng.random(len(near)) < 0.02))
+def _rows_with_pictures(uids: list[str], scores: Mapping[str, NDArray[np.float32]]) -> NDArray[np.int64]:
+    """The rows that a report is likely to show: those near the usual thresholds, and of the others the lowest uids."""
+    shown = np.array([uid < PICTURES_BELOW for uid in uids])
+    for name, thresholds in LIKELY_THRESHOLDS.items():
+        for threshold in thresholds:
+            shown |= np.abs(scores[name] - threshold) < 0.001
+    return np.flatnonzero(shown)
 
 
 def _write_tar(path: Path, shard: int, rows: list[int], table: Mapping[str, Any], encoded: list[bytes]) -> None:

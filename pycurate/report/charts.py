@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from pycurate.report.formats import format_value
 from pycurate.report.manifest import HistogramRecord, RuleRecord, ScoreRecord, StepRecord
 
 WIDTH, HEIGHT = 360.0, 190.0
@@ -144,14 +145,3 @@ def _nice_ticks(low: float, high: float) -> list[float]:
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if span / (power * factor) <= 5)
     first = math.ceil(low / step - 1e-9)
     return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def format_value(value: float | None, digits: int = 4) -> str:
-    """A score for people: ``digits`` significant digits, thousands apart, no trailing zeros."""
-    if value is None:
-        return "–"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if 1000 <= abs(value) < 1e15:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"

@@ -14,10 +14,10 @@ from pycurate.report.charts import (
     FUNNEL_WIDTH,
     HistogramChart,
     Segment,
-    format_value,
     funnel_segments,
     histogram_chart,
 )
+from pycurate.report.formats import format_bytes, format_seconds, format_share, format_value
 from pycurate.report.manifest import (
     ExampleGroup,
     Examples,
@@ -138,36 +138,3 @@ def _template() -> Template:
         "seconds": format_seconds,
     }
     return environment.get_template("report.html.j2")
-
-
-def format_share(part: int, whole: int) -> str:
-    """A share in percent; what is there never reads 0 %, what is not all never 100 %."""
-    if not whole:
-        return "–"
-    share = 100 * part / whole
-    if 0 < share < 0.05:
-        return "< 0.1 %"
-    if 99.95 <= share < 100:
-        return "> 99.9 %"
-    return f"{share:.1f} %"
-
-
-def format_bytes(count: int | None) -> str:
-    """Bytes in decimal units, three digits."""
-    if count is None:
-        return "not measured"
-    size, units = float(count), iter(("B", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    while size >= 999.5 and unit != "TB":
-        size, unit = size / 1000, next(units)
-    return f"{size:.3g} {unit}" if size < 999.5 else f"{size:,.0f} {unit}"
-
-
-def format_seconds(seconds: float) -> str:
-    """A duration: 0.42 s, 12.3 s, 4 min 05 s, 2 h 03 min."""
-    if seconds < 59.95:
-        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
