@@ -82,9 +82,11 @@ def test_a_workspace_in_use_is_refused_and_a_killed_holder_leaves_no_lock(tmp_pa
     holder = spawn.Process(target=_hold, args=(tmp_path, ready, release))
     holder.start()
     assert ready.wait(30)
-    with pytest.raises(WorkspaceError, match=rf"is in use by process {holder.pid} on .*; wait for that run to end"):
-        with Workspace(tmp_path).lock():
-            pass
+    with (
+        pytest.raises(WorkspaceError, match=rf"is in use by process {holder.pid} on .*; wait for that run to end"),
+        Workspace(tmp_path).lock(),
+    ):
+        pass
     holder.kill()
     holder.join()
     with Workspace(tmp_path).lock():
@@ -93,9 +95,11 @@ def test_a_workspace_in_use_is_refused_and_a_killed_holder_leaves_no_lock(tmp_pa
 
 def test_a_workspace_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "workspace.json").write_text(json.dumps({"format": 99}))
-    with pytest.raises(WorkspaceError, match="workspace format 99, this version writes 1; delete the folder"):
-        with Workspace(tmp_path).lock():
-            pass
+    with (
+        pytest.raises(WorkspaceError, match="workspace format 99, this version writes 1; delete the folder"),
+        Workspace(tmp_path).lock(),
+    ):
+        pass
 
 
 def test_digest_sees_every_change_and_no_order() -> None:
