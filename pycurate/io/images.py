@@ -21,7 +21,8 @@ IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif",
 
 _LARGEST_IMAGE_BYTES = 64 << 20
 _LARGEST_JSON_BYTES = 1 << 20
-_TARS_SEARCHED = 16
+TARS_SEARCHED = 16
+"""How many tars of a pool are searched for the images of a few rows."""
 _SHOWN_KEYS = 5
 
 
@@ -63,10 +64,10 @@ def images_by_key(store: Store, tar: str, keys: Mapping[int, str]) -> dict[int, 
 
 
 def images_by_uid(store: Store, tars: Sequence[str], uids: Mapping[int, str]) -> dict[int, bytes]:
-    """Encoded image bytes by row, given each row's uid in lower case; looks into the first 16 tars only."""
+    """Encoded image bytes by row, given each row's lower-case uid; tars are searched in order until all are found."""
     found: dict[int, bytes] = {}
     rows = {uid: row for row, uid in uids.items()}
-    for tar in tars[:_TARS_SEARCHED]:
+    for tar in tars:
         if len(found) == len(rows):
             break
         samples: dict[str, dict[str, TarMember]] = {}

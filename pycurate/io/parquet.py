@@ -21,6 +21,7 @@ from pycurate.io.store import Store
 _BUFFER_BYTES = 1 << 20
 _REMOTE_BUFFER_BYTES = 8 << 20
 
+_LIST_DTYPES = {pa.float16(): "float16", pa.float32(): "float32", pa.int8(): "int8"}
 _COPY_AGAIN = "copy or download the file again"
 
 
@@ -51,7 +52,12 @@ class ParquetMatrix:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        return self.dimension * np.dtype(self.dtype).itemsize
+        return self.dimension * self.storage.itemsize
+
+    @property
+    def storage(self) -> np.dtype[Any]:
+        """NumPy dtype of the values as read."""
+        return np.dtype("uint16" if self.dtype == "bfloat16" else self.dtype)
 
 
 def read_footer(store: Store, path: str) -> ParquetTable:
@@ -76,17 +82,18 @@ def read_footer(store: Store, path: str) -> ParquetTable:
         return ParquetTable(path, metadata.num_rows, tuple(group_rows), column_bytes, schema)
 
 
-def embedding_columns(table: ParquetTable) -> dict[str, ParquetMatrix]:
+def embedding_columns(table: ParquetTable, bfloat16: frozenset[str] = frozenset()) -> dict[str, ParquetMatrix]:
     """The columns that can be read as embeddings: binary(2d) as float16, fixed-size lists of float16 or float32."""
     found = {}
     for field in table.schema:
         kind = field.type
         if pa.types.is_fixed_size_binary(kind) and kind.byte_width > 0 and kind.byte_width % 2 == 0:
-            found[field.name] = ParquetMatrix(table.path, field.name, table.rows, kind.byte_width // 2, "float16")
+            dtype = "bfloat16" if field.name in bfloat16 else "float16"
+            found[field.name] = ParquetMatrix(table.path, field.name, table.rows, kind.byte_width // 2, dtype)
         elif pa.types.is_fixed_size_list(kind) and kind.list_size > 0:
-            dtype = {pa.float16(): "float16", pa.float32(): "float32", pa.int8(): "int8"}.get(kind.value_type)
-            if dtype is not None:
-                found[field.name] = ParquetMatrix(table.path, field.name, table.rows, kind.list_size, dtype)
+            value_dtype = _LIST_DTYPES.get(kind.value_type)
+            if value_dtype is not None:
+                found[field.name] = ParquetMatrix(table.path, field.name, table.rows, kind.list_size, value_dtype)
     return found
 
 
@@ -131,11 +138,10 @@ def matrix_values(array: pa.Array, matrix: ParquetMatrix) -> NDArray[Any]:
     if array.null_count:
         row = int(np.argmax(np.asarray(array.is_null())))
         raise PoolError(f"{matrix.path}: embedding column {matrix.column!r} is null", row=row)
-    dtype = np.dtype(matrix.dtype)
     if pa.types.is_fixed_size_binary(kind):
         width = kind.byte_width
         data = np.frombuffer(array.buffers()[1], np.uint8, len(array) * width, array.offset * width)
-        return data.view(dtype).reshape(len(array), matrix.dimension)
+        return data.view(matrix.storage).reshape(len(array), matrix.dimension)
     values = array.flatten()
     if values.null_count:
         row = int(np.argmax(np.asarray(values.is_null()))) // matrix.dimension
@@ -146,8 +152,7 @@ def matrix_values(array: pa.Array, matrix: ParquetMatrix) -> NDArray[Any]:
 
 @contextmanager
 def _opened(store: Store, path: str) -> Iterator[pq.ParquetFile]:
-    with store.open(path) as handle:
-        source = pa.PythonFile(handle, mode="r") if not store.local else pa.OSFile(store.location(path))
+    with store.arrow_file(path) as source:
         buffer_bytes = _BUFFER_BYTES if store.local else _REMOTE_BUFFER_BYTES
         try:
             file = pq.ParquetFile(source, buffer_size=buffer_bytes, pre_buffer=False)

@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 from pycurate.errors import InputError, PoolError
-from pycurate.io.images import IMAGE_BYTES_COLUMN, KEY_COLUMN, STATUS_COLUMN
+from pycurate.io.images import IMAGE_BYTES_COLUMN, KEY_COLUMN, STATUS_COLUMN, TARS_SEARCHED
 from pycurate.io.layouts import LayoutName, Part, detect_layout, parts_of
 from pycurate.io.names import find_column, unknown_name
 from pycurate.io.npy import Matrix, read_npy_matrix
@@ -159,8 +159,8 @@ def open_pool(
         first = min(damaged, key=lambda error: error.shard or "")
         others = f" ({len(damaged) - 1} other shards are wrong too; see `pycurate doctor`)" if damaged[1:] else ""
         raise PoolError(first.message + others, shard=first.shard, row=first.row)
-    tars = tuple(sorted(file for file in files if file.endswith(".tar"))) if layout == "datacomp" else ()
-    pool = _assembled(store, layout, inspected, uid_source, damaged, tars)
+    tars = sorted(path for path in files if path.endswith(".tar")) if layout == "datacomp" else []
+    pool = _assembled(store, layout, inspected, uid_source, damaged, tuple(tars[:TARS_SEARCHED]))
     unknown = sorted(set(bfloat16) - set(pool.embeddings) - set(pool.partial_embeddings))
     if unknown and not damaged:
         raise unknown_name("embedding", unknown[0], pool.embeddings)
@@ -211,7 +211,7 @@ def _inspect(store: Store, part: Part, bfloat16: frozenset[str]) -> _Inspected:
     counts = {f"{m.path} ({name})" if part.npz else m.path: m.rows for name, m in matrices.items()}
     if table is not None:
         counts = {table.path: table.rows} | counts
-        matrices = {**embedding_columns(table), **matrices}
+        matrices = {**embedding_columns(table, bfloat16), **matrices}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{place} has {rows} rows" for place, rows in counts.items())
         raise PoolError(
@@ -328,7 +328,7 @@ def _common_types(schemas: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
     distinct = list(dict.fromkeys(schemas))
     types = {}
     for name in _common_names([schema.names for schema in distinct]):
-        kinds = list(dict.fromkeys(schema.field(name).type for schema in distinct))
+        kinds = list(dict.fromkeys(_plain_type(schema.field(name).type) for schema in distinct))
         if len(kinds) > 1:
             one_field = [pa.schema([pa.field(name, kind)]) for kind in kinds]
             try:
@@ -340,6 +340,15 @@ def _common_types(schemas: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
                 ) from error
         types[name] = kinds[0]
     return types
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type that blocks have: no dictionaries and views, which many functions of Arrow do not take."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    return pa.large_binary() if pa.types.is_binary_view(kind) else kind
 
 
 def _common_names(groups: Sequence[Iterable[str]]) -> list[str]:

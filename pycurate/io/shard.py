@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pycurate.errors import PoolError
+from pycurate.errors import InputError, PoolError
 from pycurate.io.fingerprint import fingerprint_files
 from pycurate.io.images import (
     IMAGE_BYTES_COLUMN,
@@ -121,7 +121,12 @@ class Shard:
         PoolError
             A file that is damaged, cut, or changed since the pool was opened; a malformed uid; names shard and row.
         """
-        yield from read_ahead(self._read(tuple(columns), tuple(embeddings), uids, block_rows))
+        matrices = {name: self._matrix(name) for name in embeddings}
+        stored = self._stored_columns(columns, uids) | self._parquet_embeddings(embeddings)
+        if block_rows < 1:
+            raise InputError(f"block_rows: expected at least 1, got {block_rows}")
+        block_rows = self._block_rows(stored, matrices, block_rows)
+        return read_ahead(self._read(tuple(columns), matrices, sorted(stored), uids, block_rows))
 
     def images(self, rows: Sequence[int]) -> dict[int, bytes]:
         """Encoded bytes of the images of some rows of this shard, where tars hold them; rows without are left out.
@@ -132,7 +137,7 @@ class Shard:
         if self.tar is not None:
             keys = self._values_at(rows, KEY_COLUMN)
             return images_by_key(self.store, self.tar, keys)
-        if self.image_tars:
+        if self.image_tars and UID_COLUMN in self.types:
             wanted = {row: uid.lower() for row, uid in self._values_at(rows, UID_COLUMN).items()}
             return images_by_uid(self.store, self.image_tars, wanted)
         return {}
@@ -153,14 +158,16 @@ class Shard:
         return self.table is not None and self.table.rows != self.rows
 
     def _read(
-        self, columns: tuple[str, ...], embeddings: tuple[str, ...], uids: bool, block_rows: int
+        self,
+        columns: Sequence[str],
+        matrices: Mapping[str, Embedding],
+        stored: Sequence[str],
+        uids: bool,
+        block_rows: int,
     ) -> Generator[Block, None, None]:
-        matrices = {name: self._matrix(name) for name in embeddings}
-        stored = self._stored_columns(columns, uids) | self._parquet_embeddings(embeddings)
         image_bytes = None
         if IMAGE_BYTES_COLUMN in columns and self.tar is not None and self._computes_image_bytes:
             image_bytes = image_sizes(self.store, self.tar)
-        block_rows = self._block_rows(stored, matrices, block_rows)
         try:
             with ExitStack() as stack:
                 readers = {
@@ -168,7 +175,7 @@ class Shard:
                     for name, matrix in matrices.items()
                     if isinstance(matrix, Matrix)
                 }
-                for start, arrays in self._table_blocks(sorted(stored), block_rows):
+                for start, arrays in self._table_blocks(stored, block_rows):
                     rows = min(block_rows, self.rows - start)
                     yield Block(
                         shard=self.name,
@@ -177,8 +184,8 @@ class Shard:
                         uids=self._uids(arrays, start, rows) if uids else None,
                         columns={name: self._column(name, arrays, image_bytes) for name in columns},
                         embeddings={
-                            name: self._values(matrices[name], arrays, readers.get(name), start, rows)
-                            for name in embeddings
+                            name: self._values(matrix, arrays, readers.get(name), start, rows)
+                            for name, matrix in matrices.items()
                         },
                     )
         except PoolError as error:
@@ -258,7 +265,12 @@ class Shard:
 
     def _matrix(self, name: str) -> Embedding:
         if name not in self.matrices:
-            raise unknown_name("embedding", name, self.matrices)
+            note = ""
+            if name in self.types:
+                note = (
+                    f" (the column is {self.types[name]}; expected binary(2d) or a fixed-size list of floats)"
+                )
+            raise unknown_name("embedding", name, self.matrices, note)
         return self.matrices[name]
 
     def _block_rows(self, stored: set[str], matrices: Mapping[str, Embedding], block_rows: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, cast
 
 import fsspec
+import pyarrow as pa
 from fsspec.core import url_to_fs
 
 from pycurate.errors import MissingDependencyError, PoolError
@@ -128,6 +129,20 @@ class Store:
             raise unreadable(path, error) from error
 
     @contextmanager
+    def arrow_file(self, path: str) -> Iterator[pa.NativeFile]:
+        """The file as Arrow reads it."""
+        if not self.local:
+            with self.open(path) as handle:
+                yield pa.PythonFile(handle, mode="r")
+            return
+        try:
+            file = pa.OSFile(self.location(path))
+        except OSError as error:
+            raise unreadable(path, error) from error
+        with file:
+            yield file
+
+    @contextmanager
     def reader(self, path: str) -> Iterator[RangeReader]:
         """The file, to be read by byte ranges."""
         if not self.local:
@@ -161,7 +176,7 @@ class Store:
             relative = os.path.relpath(folder, self.root).replace(os.sep, "/")
             prefix = "" if relative == "." else relative + "/"
             for name in _relevant(names):
-                yield prefix + name, _local_info(os.stat(os.path.join(folder, name)))
+                yield prefix + name, self.info(prefix + name)
 
     def _remote_files(self) -> Iterator[tuple[str, FileInfo]]:
         file_system, root = self._file_system()

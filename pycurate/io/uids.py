@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from pycurate.errors import InputError, PoolError
+from pycurate.kernels.uid import parse_hex_offsets
 from pycurate.types import UID_DTYPE, UidArray
 
 UID_COLUMN = "uid"
@@ -39,6 +40,8 @@ def column_uids(values: pa.Array, shard: str, first_row: int) -> UidArray:
     PoolError
         A uid is null or not 32 hex digits; names shard and row.
     """
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
     if not pa.types.is_string(values.type) and not pa.types.is_large_string(values.type):
         values = values.cast(pa.large_string())
     if values.null_count:
@@ -50,8 +53,6 @@ def column_uids(values: pa.Array, shard: str, first_row: int) -> UidArray:
     dtype = np.int64 if pa.types.is_large_string(values.type) else np.int32
     offsets = np.frombuffer(offset_buffer, dtype)[values.offset : values.offset + len(values) + 1]
     data = np.frombuffer(data_buffer, np.uint8) if data_buffer is not None else np.empty(0, np.uint8)
-    from pycurate.kernels.uid import parse_hex_offsets
-
     try:
         return parse_hex_offsets(data, offsets)
     except InputError as error:

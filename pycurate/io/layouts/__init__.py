@@ -11,7 +11,7 @@ from types import ModuleType
 
 from pycurate.errors import InputError, PoolError
 from pycurate.io.layouts import clip_retrieval, datacomp, img2dataset, plain
-from pycurate.io.layouts.part import LayoutName, Part
+from pycurate.io.layouts.part import LayoutName, Part, split_path
 
 LAYOUTS: dict[LayoutName, ModuleType] = {
     "clip_retrieval": clip_retrieval,
@@ -52,7 +52,7 @@ def _seen(files: Collection[str]) -> str:
         return "it has no .parquet, .npy, .npz or .tar file"
     count: dict[str, int] = {}
     for path in files:
-        suffix = path[path.rindex(".") :]
+        suffix = split_path(path)[2] or path
         count[suffix] = count.get(suffix, 0) + 1
     counts = ", ".join(f"{number} {suffix}" for suffix, number in sorted(count.items()))
     return f"it has {counts}, such as {min(files)!r}"
