@@ -161,9 +161,9 @@ def _sizes(rng: np.random.Generator, n: int) -> tuple[NDArray[np.int64], NDArray
     height = np.rint(width / rng.choice(shapes, n, p=(0.3, 0.25, 0.2, 0.1, 0.1, 0.05)))
     kind = rng.choice(3, n, p=(0.95, 0.03, 0.02))
     icon = rng.integers(1, 65, n)
-    banner = np.rint(width / rng.uniform(3.2, 14, n)) + 1
+    banner = np.rint(2 * width / rng.uniform(2.2, 14, n)) + 1
     width, height = np.where(kind == 1, icon, width), np.where(kind == 1, icon, height)
-    height = np.where(kind == 2, banner, height)
+    width, height = np.where(kind == 2, 2 * width, width), np.where(kind == 2, banner, height)
     return width.astype(np.int64), height.astype(np.int64)
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+_GAP = "\N{NO-BREAK SPACE}"  # a number stays on the line of its unit
+
 
 def format_value(value: float | None, digits: int = 4) -> str:
-    """A score for people: ``digits`` significant digits, thousands apart, no trailing zeros."""
+    """A score for people: ``digits`` significant digits, thousands apart, no trailing zeros, a true minus sign."""
     if value is None:
         return "–"
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if 1000 <= abs(value) < 1e15:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
+    if abs(value) >= 1e15:
+        text = f"{value:.{digits}g}"
+    elif value == int(value):
+        text = f"{int(value):,}"
+    elif abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.{digits}g}"
+    return text.replace("-", "−")
 
 
 def format_share(part: int, whole: int) -> str:
@@ -20,10 +26,10 @@ def format_share(part: int, whole: int) -> str:
         return "–"
     share = 100 * part / whole
     if 0 < share < 0.05:
-        return "< 0.1 %"
+        return f"<{_GAP}0.1{_GAP}%"
     if 99.95 <= share < 100:
-        return "> 99.9 %"
-    return f"{share:.1f} %"
+        return f">{_GAP}99.9{_GAP}%"
+    return f"{share:.1f}{_GAP}%"
 
 
 def format_bytes(count: int | None) -> str:
@@ -34,14 +40,14 @@ def format_bytes(count: int | None) -> str:
     unit = next(units)
     while size >= 999.5 and unit != "TB":
         size, unit = size / 1000, next(units)
-    return f"{size:.3g} {unit}" if size < 999.5 else f"{size:,.0f} {unit}"
+    return f"{size:.3g}{_GAP}{unit}" if size < 999.5 else f"{size:,.0f}{_GAP}{unit}"
 
 
 def format_seconds(seconds: float) -> str:
     """A duration: 0.42 s, 12.3 s, 4 min 05 s, 2 h 03 min."""
     if seconds < 59.95:
-        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+        return f"{seconds:.2f}{_GAP}s" if seconds < 9.995 else f"{seconds:.1f}{_GAP}s"
     whole = round(seconds)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        return f"{whole // 60}{_GAP}min {whole % 60:02d}{_GAP}s"
+    return f"{whole // 3600}{_GAP}h {whole % 3600 // 60:02d}{_GAP}min"

@@ -107,17 +107,19 @@ def _example_views(rules: Sequence[RuleRecord], groups: Sequence[ExampleGroup]) 
     views = []
     for rule in rules:
         mine = sorted((g for g in groups if g.rule == rule.name and g.rows), key=lambda group: group.side)
-        sides = []
-        for group in mine:
-            if rule.threshold is None:
-                sides.append(_SideView("Dropped", True, group))
-            else:
-                dropped = group.side == (rule.drops or "below")
-                place = f"Just {group.side} {format_value(rule.threshold)}"
-                sides.append(_SideView(f"{place}: {'dropped' if dropped else 'passed'}", dropped, group))
+        sides = [_side(rule, group) for group in mine]
         if sides:
             views.append(_ExampleView(rule, tuple(sides)))
     return views
+
+
+def _side(rule: RuleRecord, group: ExampleGroup) -> _SideView:
+    if rule.threshold is None:
+        return _SideView("Dropped", True, group)
+    dropped = group.side == (rule.drops or "below")
+    touches = "at or " if any(row.value == rule.threshold for row in group.rows) else ""
+    place = f"{touches}just {group.side} {format_value(rule.threshold)}"
+    return _SideView(f"{place[0].upper()}{place[1:]}: {'dropped' if dropped else 'passed'}", dropped, group)
 
 
 @cache
