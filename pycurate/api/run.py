@@ -29,7 +29,7 @@ from pycurate.engine import (
     plan_memory,
 )
 from pycurate.errors import InputError, WorkspaceError
-from pycurate.io.atomic import atomic_write, write_json_atomic
+from pycurate.io.atomic import TEMPORARY_SUFFIX, atomic_write, write_json_atomic
 from pycurate.io.pool import Pool, Shard, open_pool
 from pycurate.kernels import active_isa, thread_count
 from pycurate.pipeline.decide import Decider
@@ -134,6 +134,8 @@ def run(
     )
     folder = claim_out(Path(out))
     with Workspace(folder / "workspace").lock(), MemoryMeter() as meter:
+        for unfinished in folder.rglob(f"*{TEMPORARY_SUFFIX}"):  # of a killed run
+            unfinished.unlink()
         return _Run(made, opened, folder, settings, progress or NoProgress(), meter).result()
 
 

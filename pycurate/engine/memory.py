@@ -107,9 +107,9 @@ class MemoryMeter:
             self.sample()
 
 
-def resident_bytes() -> int:
-    """Present proportional set size of this process tree less clean file pages; 0 where the system does not tell."""
-    return sum(_process_bytes(pid) for pid in _descendants(os.getpid()))
+def resident_bytes(pid: int | None = None) -> int:
+    """Present proportional set size of a process tree (default: this one) less clean file pages; 0 where unknown."""
+    return sum(_process_bytes(p) for p in _descendants(os.getpid() if pid is None else pid))
 
 
 def _process_bytes(pid: int) -> int:
