@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -156,28 +156,40 @@ class Scanner:
             uids=any(n.uids for n in needs),
         )
 
+    def scored_blocks(self, task: ScanTask) -> Iterator[tuple[Block, dict[str, ScoreArray]]]:
+        """Each block of a shard with the score columns that ``task`` names, in one read; writes nothing."""
+        missing = self.missing_sets(task)
+        needs = self.read_needs(task.folders)
+        stored = self._stored_scores(task, missing)
+        blocks = self.pool.shard(task.shard).blocks(
+            needs.columns, needs.embeddings, uids=needs.uids, block_rows=self.block_rows
+        )
+        for block in blocks:
+            if self.stop is not None and self.stop():
+                raise KeyboardInterrupt
+            scores = {name: values[block.start : block.start + block.rows] for name, values in stored.items()}
+            made: dict[str, ScoreArray] = {}
+            for column_set in missing:
+                made |= self._score(column_set, replace(block, scores=scores | made))
+            yield block, made
+
+    def missing_sets(self, task: ScanTask) -> list[ColumnSet]:
+        """The column sets that ``task`` names, in the order they are computed."""
+        return [s for s in self.sets if s.folder in task.folders]
+
     def run(self, task: ScanTask) -> ScanResult:
         """Compute and write what ``task`` names, in one read of the shard."""
         started = time.perf_counter()
         shard = self.pool.shard(task.shard)
-        missing = [s for s in self.sets if s.folder in task.folders]
+        missing = self.missing_sets(task)
         needs = self.read_needs(task.folders)
-        stored = self._stored_scores(task, missing)
         outputs: dict[str, ScoreArray] = {}
         done = 0
-        for block in shard.blocks(needs.columns, needs.embeddings, uids=needs.uids, block_rows=self.block_rows):
-            if self.stop is not None and self.stop():
-                raise KeyboardInterrupt
-            scores = {name: values[block.start : block.start + block.rows] for name, values in stored.items()}
-            for column_set in missing:
-                made = self._score(column_set, replace(block, scores=scores))
-                scores |= made
-                for name, values in made.items():
-                    if name not in outputs:
-                        outputs[name] = np.empty(shard.rows, values.dtype)
-                    outputs[name][block.start : block.start + block.rows] = _fits(
-                        values, outputs[name].dtype, name, column_set
-                    )
+        for block, made in self.scored_blocks(task):
+            for name, values in made.items():
+                if name not in outputs:
+                    outputs[name] = np.empty(shard.rows, values.dtype)
+                outputs[name][block.start : block.start + block.rows] = _fits(values, outputs[name].dtype, name)
             done += block.rows
         if done != shard.rows:
             raise PoolError(
@@ -216,10 +228,7 @@ class Scanner:
         return made
 
 
-def _fits(values: ScoreArray, dtype: np.dtype[Any], name: str, column_set: ColumnSet) -> ScoreArray:
+def _fits(values: ScoreArray, dtype: np.dtype[Any], name: str) -> ScoreArray:
     if values.dtype != dtype:
-        raise InputError(
-            f"step {column_set.step.name!r}, column {name!r}: expected one dtype for all blocks, "
-            f"got {values.dtype} after {dtype}"
-        )
+        raise InputError(f"score column {name!r}: expected one dtype for all blocks, got {values.dtype} after {dtype}")
     return values
