@@ -70,8 +70,8 @@ class ScoreStatistics:
         """A histogram of about ``count`` bins for people, made of whole fine bins, so that its counts are exact.
 
         Bins have nearly equal widths over the range of the middle 99 % of the values and ``include`` (thresholds that
-        must be in sight). What lies far outside is in one wider bin at either end. Whole numbers get bins of whole
-        width.
+        must be in sight). What lies far outside is in one wider bin at either end. Whole numbers get bins that begin
+        and end halfway between two of them.
 
         Returns
         -------
@@ -85,10 +85,16 @@ class ScoreStatistics:
         low, high = self._range_in_sight(include)
         wanted = _whole_edges(low, high, count) if self.integral else np.linspace(low, high, count + 1)
         starts = np.unique(_fine_bin(wanted))
-        starts = starts[(starts > _fine_bin(np.array([self.minimum]))[0]) & (_lower_edges(starts) < self.maximum)]
+        starts = starts[
+            (starts > _fine_bin(np.array([self.minimum]))[0]) & (starts <= _fine_bin(np.array([self.maximum]))[0])
+        ]
         sums = np.concatenate(([0], np.cumsum(self.fine_bins)))[np.concatenate(([0], starts, [FINE_BINS]))]
-        last = self.maximum if self.maximum > self.minimum else np.nextafter(self.maximum, np.inf)
-        edges = np.concatenate(([self.minimum], _lower_edges(starts), [last]))
+        if self.integral:
+            inner = np.ceil(_lower_edges(starts)) - 0.5
+            edges = np.concatenate(([self.minimum - 0.5], inner, [self.maximum + 0.5]))
+        else:
+            last = self.maximum if self.maximum > self.minimum else np.nextafter(self.maximum, np.inf)
+            edges = np.concatenate(([self.minimum], _lower_edges(starts), [last]))
         return edges, np.diff(sums).astype(np.int64)
 
     def _range_in_sight(self, include: tuple[float, ...]) -> tuple[float, float]:

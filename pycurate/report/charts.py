@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import median
 
 from pycurate.report.formats import format_value
-from pycurate.report.manifest import HistogramRecord, RuleRecord, ScoreRecord, StepRecord
+from pycurate.report.manifest import HistogramRecord, RuleRecord, ScoreRecord, Side, StepRecord
 
 WIDTH, HEIGHT = 360.0, 190.0
 LEFT, RIGHT, TOP, BASE = 10.0, 350.0, 40.0, 164.0
@@ -68,13 +68,19 @@ def histogram_chart(score: ScoreRecord, rules: Sequence[RuleRecord]) -> Histogra
     axis, bars, tails = _layout(score.histogram)
     highest = max(height for _, _, height in bars) or 1.0
     pieces = [_bar(x0, x1, min(height / highest, 1.0)) for x0, x1, height in bars]
-    thresholds = tuple(_threshold_mark(axis, value, row) for row, value in enumerate(sorted(set(score.thresholds))))
-    low, high = _passing(score, rules)
+    whole = _is_whole(score.histogram)
+    sides = {rule.threshold: rule.drops for rule in rules if rule.score == score.name}
+    borders = {value: _border(value, sides.get(value), whole) for value in sorted(set(score.thresholds))}
+    marks = tuple(
+        _threshold_mark(axis.place(border), value, row) for row, (value, border) in enumerate(borders.items())
+    )
+    low = max((b for value, b in borders.items() if sides.get(value) == "below"), default=-math.inf)
+    high = min((b for value, b in borders.items() if sides.get(value) == "above"), default=math.inf)
     passing = None
     if low > -math.inf or high < math.inf:
         passing = (axis.place(low), axis.place(high))
     ticks = tuple(Mark(axis.place(value), format_value(value)) for value in _nice_ticks(axis.low, axis.high))
-    return HistogramChart("".join(pieces), ticks, thresholds, passing, tails)
+    return HistogramChart("".join(pieces), ticks, marks, passing, tails)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +129,21 @@ def _bar(x0: float, x1: float, height: float) -> str:
     return f"M{x0:.2f} {BASE:g}V{top:.2f}H{x1:.2f}V{BASE:g}Z" if height > 0 else ""
 
 
-def _threshold_mark(axis: _Axis, value: float, row: int) -> Mark:
-    x = axis.place(value)
+def _is_whole(histogram: HistogramRecord) -> bool:
+    """True for the bins of whole numbers, which begin and end halfway between two of them."""
+    return all(edge % 1 == 0.5 for edge in histogram.edges)
+
+
+def _border(threshold: float, drops: Side | None, whole: bool) -> float:
+    """Where what passes ends: beside the bar of the threshold's own number, which always passes."""
+    if not whole or threshold % 1 or drops is None:
+        return threshold
+    return threshold - 0.5 if drops == "below" else threshold + 0.5
+
+
+def _threshold_mark(x: float, value: float, row: int) -> Mark:
     anchor = "start" if x < WIDTH / 4 else "end" if x > WIDTH * 3 / 4 else "middle"
     return Mark(x, format_value(value), anchor, row % 2)
-
-
-def _passing(score: ScoreRecord, rules: Sequence[RuleRecord]) -> tuple[float, float]:
-    """The range of values that no rule on this score drops, as far as its rules say which side they drop."""
-    on_score = [rule for rule in rules if rule.score == score.name and rule.threshold is not None]
-    low = max((r.threshold for r in on_score if r.drops == "below" and r.threshold is not None), default=-math.inf)
-    high = min((r.threshold for r in on_score if r.drops == "above" and r.threshold is not None), default=math.inf)
-    return low, high
 
 
 def _nice_ticks(low: float, high: float) -> list[float]:
