@@ -85,9 +85,10 @@ class ScoreStatistics:
         low, high = self._range_in_sight(include)
         wanted = _whole_edges(low, high, count) if self.integral else np.linspace(low, high, count + 1)
         starts = np.unique(_fine_bin(wanted))
-        starts = starts[
-            (starts > _fine_bin(np.array([self.minimum]))[0]) & (starts <= _fine_bin(np.array([self.maximum]))[0])
-        ]
+        first, final = _fine_bin(np.array([self.minimum, self.maximum]))
+        starts = starts[(starts > first) & (starts <= final)]
+        if not self.integral:
+            starts = starts[_lower_edges(starts) < self.maximum]
         sums = np.concatenate(([0], np.cumsum(self.fine_bins)))[np.concatenate(([0], starts, [FINE_BINS]))]
         if self.integral:
             inner = np.ceil(_lower_edges(starts)) - 0.5

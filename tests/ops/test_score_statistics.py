@@ -117,6 +117,16 @@ def test_degenerate_columns_still_have_a_histogram(values):
     assert (np.diff(edges) > 0).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(hnp.arrays(np.float32, st.integers(1, 30), elements=st.floats(-8, 8, width=16)), st.integers(1, 30))
+def test_display_bins_rise_and_hold_every_row(values, bins):
+    edges, counts = score_statistics(values).display_bins(bins, include=(0.5,))
+    assert (np.diff(edges) > 0).all()
+    assert counts.sum() == len(values)
+    assert edges[0] <= values.min()
+    assert edges[-1] >= values.max()
+
+
 def test_no_finite_value_no_histogram():
     found = score_statistics(np.array([np.nan, np.inf]))
     edges, counts = found.display_bins()
