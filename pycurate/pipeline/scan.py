@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -156,7 +156,7 @@ class Scanner:
             uids=any(n.uids for n in needs),
         )
 
-    def scored_blocks(self, task: ScanTask) -> Iterator[tuple[Block, dict[str, ScoreArray]]]:
+    def scored_blocks(self, task: ScanTask) -> Generator[tuple[Block, dict[str, ScoreArray]], None, None]:
         """Each block of a shard with the score columns that ``task`` names, in one read; writes nothing."""
         missing = self.missing_sets(task)
         needs = self.read_needs(task.folders)
