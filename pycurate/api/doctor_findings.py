@@ -30,7 +30,7 @@ ROW_CHECKS: dict[str, tuple[Severity, str, str]] = {
     "embedding_zero": ("warning", "embedding {subject}: {rows} only zeros", _UNJUDGED),
     exam.UNNORMALISED: (
         "note",
-        "embedding {subject}: {rows} a norm that is not 1",
+        "embedding {subject}: {rows} a norm other than 1 (norms {norms})",
         "cosine similarity divides by the norm, so nothing needs doing; inner products depend on it",
     ),
     exam.MALFORMED: (
@@ -138,8 +138,16 @@ def of_shards(facts: Sequence[ShardFacts]) -> list[Finding]:
         for subject in sorted(name for slug, name in totals if slug == check):
             count, places = totals[check, subject]
             rows = f"{_count(count, 'row')} {'has' if count == 1 else 'have'}"
-            found.append(Finding(severity, check, count, sentence.format(subject=subject, rows=rows), remedy, places))
+            norms = norm_range(facts, subject) if check == exam.UNNORMALISED else ""
+            text = sentence.format(subject=subject, rows=rows, norms=norms)
+            found.append(Finding(severity, check, count, text, remedy, places))
     return found + _tars(facts)
+
+
+def norm_range(facts: Sequence[ShardFacts], embedding: str) -> str:
+    """``9.81 to 13.1``, over the sound rows of all shards."""
+    norms = [f.norms[embedding] for f in facts if embedding in f.norms]
+    return f"{min(n.minimum for n in norms):.3g} to {max(n.maximum for n in norms):.3g}"
 
 
 def _tars(facts: Sequence[ShardFacts]) -> list[Finding]:
@@ -235,7 +243,7 @@ def duplicate_uids(repeated: int, copies: int, first: str, places: tuple[Place, 
         "uid_duplicate",
         copies,
         f"{_count(repeated, 'uid')} {verb} on more than one row, {copies:,} rows in all; the first is {first}",
-        "a subset file cannot tell these rows apart: remove the copies, or allow duplicate uids (--allow-duplicate-uids)",
+        "a subset file cannot tell them apart: remove the copies, or allow duplicate uids (--allow-duplicate-uids)",
         places,
     )
 
