@@ -1,5 +1,6 @@
 from enum import IntEnum
 
+from . import threshold as threshold
 from . import uid as uid
 
 class Isa(IntEnum):

@@ -15,7 +15,8 @@ bool equal(Uid x, Uid y) noexcept { return (x.high == y.high) & (x.low == y.low)
 template <class Offset>
 std::size_t first_other_length(const Offset* offsets, std::size_t n) noexcept {
     for (std::size_t i = 0; i < n; ++i)
-        if (static_cast<std::uint64_t>(offsets[i + 1]) - static_cast<std::uint64_t>(offsets[i]) != 32) return i;
+        if (static_cast<std::uint64_t>(offsets[i + 1]) - static_cast<std::uint64_t>(offsets[i]) != 32)
+            return i;
     return n;
 }
 
