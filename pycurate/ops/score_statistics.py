@@ -103,7 +103,7 @@ class ScoreStatistics:
         low, high = (float(edge) for edge in _lower_edges(np.minimum(ranks + np.array([0, 1]), FINE_BINS - 1)))
         inside = [value for value in include if self.minimum <= value <= self.maximum]
         low, high = min([low, *inside]), max([high, *inside])
-        margin = 0.25 * (high - low)
+        margin = 0.4 * (high - low)
         low = self.minimum if low - margin <= self.minimum else low - 0.1 * (high - low)
         high = self.maximum if high + margin >= self.maximum else high + 0.1 * (high - low)
         return low, high
