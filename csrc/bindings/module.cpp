@@ -11,6 +11,8 @@ namespace py = pybind11;
 
 namespace pycurate::bindings {
 
+void bind_rowwise(py::module_& m);
+
 /// PYCURATE_ISA picks a weaker instruction set for a whole process (the answers are the same bits); a wrong value
 /// fails the import.
 void apply_isa_from_environment() {
@@ -40,4 +42,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("active_isa", &pycurate::active_isa);
     m.def("set_active_isa", &pycurate::set_active_isa, py::arg("isa"));
     m.def("thread_count", &pycurate::thread_count, py::arg("requested"));
+    pycurate::bindings::bind_rowwise(m);
 }

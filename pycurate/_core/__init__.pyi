@@ -1,5 +1,7 @@
 from enum import IntEnum
 
+from pycurate._core import rowwise as rowwise
+
 class Isa(IntEnum):
     scalar = 0
     avx2 = 1
