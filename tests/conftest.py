@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
@@ -157,6 +158,68 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the real data sets (../shared/data) are not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def real_datacomp_pool(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10,000 real web rows in DataComp layout, 4,000 a shard; MiniLM text embeddings stand in for ``b32_txt``.
+
+    Row i of ``laion_sample_10k`` has the uid md5("laion-i"); ``b32_img`` is the row's own embedding and then the next
+    row's, added, so that no figure of it means anything.
+    """
+    path = tmp_path_factory.mktemp("real_datacomp")
+    source = pq.read_table(shared_data / "laion_sample_10k" / "captions.parquet")
+    text = np.load(shared_data / "laion_sample_10k" / "minilm_emb_fp16.npy")
+    table = pa.table(
+        {
+            "uid": [hashlib.md5(f"laion-{i}".encode()).hexdigest() for i in range(len(text))],
+            "url": source["url"],
+            "text": source["caption"],
+        }
+    )
+    for start in range(0, len(text), 4000):
+        rows = slice(start, start + 4000)
+        stem = hashlib.md5(f"shard-{start}".encode()).hexdigest()
+        pq.write_table(table.slice(start, 4000), path / f"{stem}.parquet")
+        np.savez(path / f"{stem}.npz", b32_txt=text[rows], b32_img=text[rows] + np.roll(text, -1, axis=0)[rows])
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_img2dataset_pool(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,100 real aerial photographs with their first caption as img2dataset writes them, 500 rows a shard.
+
+    Every 50th row stands for a failed download: it is in the parquet only. Rows carry a ``uid``, md5 of the file name.
+    """
+    path = tmp_path_factory.mktemp("real_img2dataset")
+    source = shared_data / "ucm_captions"
+    rows = [row for row in pq.read_table(source / "captions.parquet").to_pylist() if row["caption_no"] == 0]
+    for shard, start in enumerate(range(0, len(rows), 500)):
+        table: dict[str, list[Any]] = {
+            name: [] for name in ("url", "caption", "key", "status", "width", "height", "uid")
+        }
+        samples = {}
+        for index, row in enumerate(rows[start : start + 500]):
+            key, failed = f"{shard:05d}{index:04d}", index % 50 == 49
+            name = Path(row["image_file"]).name
+            facts = {
+                "url": f"https://example.org/{name}",
+                "caption": row["caption"],
+                "key": key,
+                "status": "failed_to_download" if failed else "success",
+                "width": None if failed else 256,
+                "height": None if failed else 256,
+                "uid": hashlib.md5(name.encode()).hexdigest(),
+            }
+            for column, values in table.items():
+                values.append(facts[column])
+            if not failed:
+                image = (source / "images" / name).read_bytes()
+                samples[key] = {"jpg": image, "txt": row["caption"].encode(), "json": json.dumps(facts).encode()}
+        pq.write_table(pa.table(table), path / f"{shard:05d}.parquet")
+        write_tar(path / f"{shard:05d}.tar", samples)
+        (path / f"{shard:05d}_stats.json").write_text(json.dumps({"successes": len(samples)}))
+    return path
 
 
 def hex_uids(random: np.random.Generator, count: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pycurate.errors import PoolError
 from pycurate.io.store import Store
 from pycurate.io.tar import TarMember, tar_members
 
@@ -58,8 +60,11 @@ def image_sizes(store: Store, tar: str) -> ImageSizes:
 
 
 def images_by_key(store: Store, tar: str, keys: Mapping[int, str]) -> dict[int, bytes]:
-    """Encoded image bytes by row, given each row's key."""
-    members = _image_members(store, tar, frozenset(keys.values()))
+    """Encoded image bytes by row, given each row's key; none where the tar cannot be read."""
+    try:
+        members = _image_members(store, tar, frozenset(keys.values()))
+    except PoolError:
+        return {}
     return _read_images(store, tar, {row: members[key] for row, key in keys.items() if key in members})
 
 
@@ -71,8 +76,9 @@ def images_by_uid(store: Store, tars: Sequence[str], uids: Mapping[int, str]) ->
         if len(found) == len(rows):
             break
         samples: dict[str, dict[str, TarMember]] = {}
-        for member in tar_members(store, tar):
-            samples.setdefault(member.key, {})[member.extension.lower()] = member
+        with contextlib.suppress(PoolError):  # the members before the damage are as good as any
+            for member in tar_members(store, tar):
+                samples.setdefault(member.key, {})[member.extension.lower()] = member
         wanted = {}
         with store.reader(tar) as reader:
             for sample in samples.values():

@@ -30,6 +30,6 @@ def unknown_name(kind: str, name: str, available: Collection[str], note: str = "
     """The InputError for a column or embedding that the pool does not have: names what it has and the likely one."""
     close = difflib.get_close_matches(name, [*available, *ALIASES], n=1) if kind == "column" else []
     close = close or difflib.get_close_matches(name, list(available), n=1)
-    guess = f"; did you mean {close[0]!r}?" if close and (kind != "column" or find_column(close[0], available)) else ""
-    listed = ", ".join(sorted(available)) or "none"
-    return InputError(f"{kind}: the pool has no {kind} {name!r}{note}{guess} It has: {listed}")
+    guessed = bool(close) and (kind != "column" or find_column(close[0], available) is not None)
+    then = f"; did you mean {close[0]!r}? It has" if guessed else "; it has"
+    return InputError(f"{kind}: the pool has no {kind} {name!r}{note}{then}: {', '.join(sorted(available)) or 'none'}")

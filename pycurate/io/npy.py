@@ -47,8 +47,8 @@ class Matrix:
     """A C-ordered (rows, dimension) matrix at ``offset`` of a stored file.
 
     ``dtype`` is float16, float32, int8 or bfloat16 (read as uint16). ``deflated_bytes`` is 0 unless the matrix is a
-    compressed member of an npz file; then ``offset`` is where the compressed bytes begin and ``header_bytes`` counts
-    the npy header within them.
+    compressed member of an npz file; then ``offset`` is where the compressed bytes begin, ``header_bytes`` counts the
+    npy header within them, and ``crc`` is the checksum of all that they inflate to.
     """
 
     path: str
@@ -58,6 +58,7 @@ class Matrix:
     dtype: str
     deflated_bytes: int = 0
     header_bytes: int = 0
+    crc: int = 0
 
     @property
     def row_bytes(self) -> int:
@@ -191,6 +192,7 @@ class _DeflatedReader:
         self._reader, self._matrix = reader, matrix
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._offset, self._end = matrix.offset, matrix.offset + matrix.deflated_bytes
+        self._left, self._crc = matrix.header_bytes + matrix.rows * matrix.row_bytes, 0
         self._skip(matrix.header_bytes + start * matrix.row_bytes)
 
     def read(self, rows: int) -> NDArray[Any]:
@@ -217,6 +219,10 @@ class _DeflatedReader:
             except zlib.error as error:
                 raise PoolError(f"{self._matrix.path}: damaged compressed data ({error}); copy it again") from error
             if piece:
+                self._left -= len(piece)
+                self._crc = zlib.crc32(piece, self._crc)
+                if not self._left and self._crc != self._matrix.crc:
+                    raise PoolError(f"{self._matrix.path}: damaged compressed data (wrong checksum); copy it again")
                 return piece
             if not pending or self._inflate.eof:
                 raise PoolError(

@@ -68,7 +68,8 @@ def _member_matrix(reader: RangeReader, path: str, member: zipfile.ZipInfo, name
     dtype = embedding_dtype(header, place, bfloat16)
     rows, dimension = header.shape
     if deflated:
-        return Matrix(path, offset, rows, dimension, dtype, max(member.compress_size, 1), header.header_bytes)
+        stored_bytes = max(member.compress_size, 1)
+        return Matrix(path, offset, rows, dimension, dtype, stored_bytes, header.header_bytes, member.CRC)
     return Matrix(path, offset + header.header_bytes, rows, dimension, dtype)
 
 

@@ -98,7 +98,7 @@ class Pool:
         stored = find_column(column, self.columns)
         if stored is None:
             partial = find_column(column, self.partial_columns)
-            raise unknown_name("column", column, self.columns, " in every shard, only in some;" if partial else "")
+            raise unknown_name("column", column, self.columns, " in every shard, only in some" if partial else "")
         return stored
 
     @property

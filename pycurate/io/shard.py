@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -122,17 +122,18 @@ class Shard:
             A file that is damaged, cut, or changed since the pool was opened; a malformed uid; names shard and row.
         """
         matrices = {name: self._matrix(name) for name in embeddings}
-        stored = self._stored_columns(columns, uids) | self._parquet_embeddings(embeddings)
+        stored = self._stored_columns(columns, uids)
         if block_rows < 1:
             raise InputError(f"block_rows: expected at least 1, got {block_rows}")
         block_rows = self._block_rows(stored, matrices, block_rows)
-        return read_ahead(self._read(tuple(columns), matrices, sorted(stored), uids, block_rows))
+        from_table = sorted(stored | self._parquet_embeddings(embeddings))
+        return read_ahead(self._read(tuple(columns), matrices, from_table, uids, block_rows))
 
     def images(self, rows: Sequence[int]) -> dict[int, bytes]:
         """Encoded bytes of the images of some rows of this shard, where tars hold them; rows without are left out.
 
         In an img2dataset pool images are found by key; in a datacomp pool by the uid in the json members of the first
-        tars of the pool.
+        16 tars of the pool. A tar that cannot be read gives none.
         """
         if self.tar is not None:
             keys = self._values_at(rows, KEY_COLUMN)
@@ -147,7 +148,8 @@ class Shard:
         if self.tar is None:
             return None
         blocks = self.blocks((KEY_COLUMN, STATUS_COLUMN), uids=False)
-        return check_tar(self.store, self.tar, (block.columns for block in blocks), whole=not self._is_split)
+        with self._naming_the_shard():
+            return check_tar(self.store, self.tar, (block.columns for block in blocks), whole=not self._is_split)
 
     @property
     def _computes_image_bytes(self) -> bool:
@@ -165,29 +167,34 @@ class Shard:
         uids: bool,
         block_rows: int,
     ) -> Generator[Block, None, None]:
-        image_bytes = None
-        if IMAGE_BYTES_COLUMN in columns and self.tar is not None and self._computes_image_bytes:
-            image_bytes = image_sizes(self.store, self.tar)
+        with ExitStack() as stack:
+            stack.enter_context(self._naming_the_shard())
+            image_bytes = None
+            if IMAGE_BYTES_COLUMN in columns and self.tar is not None and self._computes_image_bytes:
+                image_bytes = image_sizes(self.store, self.tar)
+            readers = {
+                name: stack.enter_context(open_matrix(self.store, matrix, self.start))
+                for name, matrix in matrices.items()
+                if isinstance(matrix, Matrix)
+            }
+            for start, arrays in self._table_blocks(stored, block_rows):
+                rows = min(block_rows, self.rows - start)
+                yield Block(
+                    shard=self.name,
+                    start=start,
+                    rows=rows,
+                    uids=self._uids(arrays, start, rows) if uids else None,
+                    columns={name: self._column(name, arrays, image_bytes) for name in columns},
+                    embeddings={
+                        name: self._values(matrix, arrays, readers.get(name), start, rows)
+                        for name, matrix in matrices.items()
+                    },
+                )
+
+    @contextmanager
+    def _naming_the_shard(self) -> Iterator[None]:
         try:
-            with ExitStack() as stack:
-                readers = {
-                    name: stack.enter_context(open_matrix(self.store, matrix, self.start))
-                    for name, matrix in matrices.items()
-                    if isinstance(matrix, Matrix)
-                }
-                for start, arrays in self._table_blocks(stored, block_rows):
-                    rows = min(block_rows, self.rows - start)
-                    yield Block(
-                        shard=self.name,
-                        start=start,
-                        rows=rows,
-                        uids=self._uids(arrays, start, rows) if uids else None,
-                        columns={name: self._column(name, arrays, image_bytes) for name in columns},
-                        embeddings={
-                            name: self._values(matrix, arrays, readers.get(name), start, rows)
-                            for name, matrix in matrices.items()
-                        },
-                    )
+            yield
         except PoolError as error:
             if error.shard is not None:
                 raise
@@ -267,9 +274,7 @@ class Shard:
         if name not in self.matrices:
             note = ""
             if name in self.types:
-                note = (
-                    f" (the column is {self.types[name]}; expected binary(2d) or a fixed-size list of floats)"
-                )
+                note = f" (the column is {self.types[name]}; expected binary(2d) or a fixed-size list of floats)"
             raise unknown_name("embedding", name, self.matrices, note)
         return self.matrices[name]
 

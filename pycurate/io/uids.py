@@ -19,9 +19,11 @@ _HEX_UID = "^[0-9a-fA-F]{32}$"
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """True for the Arrow types that a uid column may have."""
+    """True for the Arrow types that a uid column may have; a shard without rows may have the null type."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
+    if pa.types.is_null(kind):
+        return True
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
