@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pycurate.io.atomic import atomic_write
 from pycurate.kernels.uid import format_hex
@@ -15,16 +17,6 @@ from pycurate.pipeline.decide import Decision
 from pycurate.types import Rule, UidArray
 
 ROW_GROUP_ROWS = 1 << 17
-# Random hex digits halve under zstd, at a tenth of the speed of writing them as they are.
-COMPRESSION = {
-    "uid": "NONE",
-    "keep": "ZSTD",
-    "rule": "ZSTD",
-    "value": "LZ4",
-    "threshold": "ZSTD",
-    "detail": "ZSTD",
-    "partner_uid": "ZSTD",
-}
 
 SCHEMA = pa.schema(
     [
@@ -32,7 +24,7 @@ SCHEMA = pa.schema(
         pa.field("keep", pa.bool_(), nullable=False),
         pa.field("rule", pa.dictionary(pa.int16(), pa.string())),  # null where kept
         pa.field("value", pa.float64()),  # what the rule looked at
-        pa.field("threshold", pa.float64()),  # what it was compared with
+        pa.field("threshold", pa.dictionary(pa.int16(), pa.float64())),  # what it was compared with
         pa.field("detail", pa.string()),  # a category the rule saw, or why a row could not be judged
         pa.field("partner_uid", pa.string()),  # the row it duplicates; null for every step that has none
     ]
@@ -48,7 +40,7 @@ def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence
         pq.ParquetWriter(
             file,
             SCHEMA,
-            compression=COMPRESSION,
+            compression="NONE",
             use_dictionary=["rule", "threshold", "detail"],
             write_statistics=False,
         ) as writer,
@@ -59,28 +51,22 @@ def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence
 
 
 def _batch(
-    uids: UidArray,
-    decision: Decision,
-    part: slice,
-    names: pa.Array,
-    thresholds: np.ndarray[tuple[int], np.dtype[np.float64]],
+    uids: UidArray, decision: Decision, part: slice, names: pa.Array, thresholds: NDArray[np.float64]
 ) -> pa.RecordBatch:
     reason = decision.reason[part]
     value = decision.value[part]
-    limit = thresholds[reason]
-    detail: pa.Array = pa.nulls(len(uids), pa.string())
-    if decision.detail is not None:
-        text = decision.detail[part]
-        detail = pa.array(np.char.decode(text, "utf-8"), pa.string(), mask=text == b"")
-    index = pa.array(reason.astype(np.int16) - np.int16(1), mask=reason == 0)
+    limited = np.isfinite(thresholds)
+    rule = (reason - np.uint16(1)).view(np.int16)  # of kept rows: not valid
+    # Which of the distinct thresholds each row met; dictionaries, so that no row's text or number is hashed again.
+    place = (np.cumsum(limited, dtype=np.int16) - np.int16(1))[reason]
     return pa.RecordBatch.from_arrays(
         [
             hex_strings(uids),
-            pa.array(reason == 0),
-            pa.DictionaryArray.from_arrays(index, names),
-            pa.array(value, mask=np.isnan(value)),
-            pa.array(limit, mask=np.isnan(limit)),
-            detail,
+            pa.Array.from_buffers(pa.bool_(), len(uids), [None, _bits(reason == 0)]),
+            pa.DictionaryArray.from_arrays(_numbers(rule, reason > 0), names),
+            _numbers(value, ~np.isnan(value)),
+            pa.DictionaryArray.from_arrays(_numbers(place, limited[reason]), pa.array(thresholds[limited].tolist())),
+            pa.nulls(len(uids), pa.string()) if decision.detail is None else _text(decision.detail[part]),
             pa.nulls(len(uids), pa.string()),
         ],
         schema=SCHEMA,
@@ -91,3 +77,22 @@ def hex_strings(uids: UidArray) -> pa.Array:
     """Uids as an Arrow string array of 32 hex digits each, made without a Python string."""
     offsets = np.arange(0, 32 * (len(uids) + 1), 32, dtype=np.int32)
     return pa.Array.from_buffers(pa.string(), len(uids), [None, pa.py_buffer(offsets), pa.py_buffer(format_hex(uids))])
+
+
+# pyarrow.array() of a NumPy array looks for pandas and imports it where it is installed: a quarter of a second and
+# 50 MB in every worker. From buffers it does not.
+
+
+def _numbers(values: NDArray[Any], valid: NDArray[np.bool_]) -> pa.Array:
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [_bits(valid), pa.py_buffer(values)])
+
+
+def _bits(values: NDArray[np.bool_]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(values, bitorder="little"))
+
+
+def _text(detail: NDArray[np.bytes_]) -> pa.Array:
+    """Null-terminated UTF-8 as a dictionary of the few distinct texts; null where empty."""
+    distinct, place = np.unique(detail, return_inverse=True)
+    texts = pa.array([text.decode() for text in distinct.tolist()], pa.string())
+    return pa.DictionaryArray.from_arrays(_numbers(place.astype(np.int32), detail != b""), texts).dictionary_decode()
