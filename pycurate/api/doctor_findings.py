@@ -27,7 +27,7 @@ ROW_CHECKS: dict[str, tuple[Severity, str, str]] = {
     "embedding_nan": ("warning", "embedding {subject}: {rows} NaN", _UNJUDGED),
     "embedding_infinite": ("warning", "embedding {subject}: {rows} an infinite value", _UNJUDGED),
     "embedding_overflow": ("warning", "embedding {subject}: {rows} values whose squares overflow float32", _UNJUDGED),
-    "embedding_zero": ("warning", "embedding {subject}: {rows} only zeros", _UNJUDGED),
+    "embedding_zero": ("warning", "embedding {subject}: {rows} a norm of zero", _UNJUDGED),
     exam.UNNORMALISED: (
         "note",
         "embedding {subject}: {rows} a norm other than 1 (norms {norms})",

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pycurate.kernels.rowwise import row_statistics
+from pycurate.kernels.rowwise import A_NOT_FINITE, A_ZERO, row_statistics
 
 SOUND, NAN, INFINITE, OVERFLOW, ZERO = range(5)
 """Codes of ``embedding_defects``."""
-
-NOT_FINITE_FLAG, ZERO_FLAG = 1, 2
 
 NORM_TOLERANCE = 0.01
 """A unit vector rounded to bfloat16, the coarsest format read, is off by at most 2^-9 = 0.002 (float16: 0.0005)."""
@@ -62,12 +60,12 @@ def embedding_defects(
         (n,) float32.
     defects
         (n,) uint8: 0 sound; 1 a value is NaN; 2 a value is infinite; 3 all values are finite but the squared norm is
-        beyond float32; 4 all values are zero.
+        beyond float32; 4 the squared norm is 0 in float32, nearly always because all values are.
     """
     statistics = row_statistics(values, threads=threads, dtype="bfloat16" if dtype == "bfloat16" else None)
     defects = np.zeros(len(values), np.uint8)
-    defects[(statistics.flags & ZERO_FLAG) != 0] = ZERO
-    suspects = np.flatnonzero(statistics.flags & NOT_FINITE_FLAG)
+    defects[(statistics.flags & A_ZERO) != 0] = ZERO
+    suspects = np.flatnonzero(statistics.flags & A_NOT_FINITE)
     for start in range(0, len(suspects), _DEFECT_ROWS):
         rows = suspects[start : start + _DEFECT_ROWS]
         part = values[rows]
