@@ -58,7 +58,7 @@ def _datacomp_basic(language: Language) -> Steps:
 
 
 def _fasttext_english(model: str) -> Language:
-    return Language(languages=["en"], detector="fasttext", model=model)
+    return Language(languages=("en",), detector="fasttext", model=model)
 
 
 def _laion(score: str, minimum: float) -> Steps:
@@ -86,12 +86,12 @@ def _basic(fasttext_model: str) -> Steps:
 
 
 def _basic_langid() -> Steps:
-    return _datacomp_basic(Language(languages=["en"], detector="py3langid"))
+    return _datacomp_basic(Language(languages=("en",), detector="py3langid"))
 
 
 def _laion2b() -> Steps:
     return [
-        Language(languages=["en"], detector="gcld3"),
+        Language(languages=("en",), detector="gcld3"),
         Threshold(score="clip_b32_similarity_score", minimum=0.28),
     ]
 

@@ -192,7 +192,9 @@ def _unique_names(steps: Sequence[Step]) -> Iterator[str]:
 def _check_order(steps: Sequence[Step], made_by: dict[str, str]) -> None:
     """A name must not mean a pool column in one step and a score made by another step later."""
     for step in steps:
-        for column in step.references() if isinstance(step, RecipeStep) else ():
+        if not isinstance(step, RecipeStep):
+            continue
+        for column in step.references():
             if column in made_by and column not in step.earlier:
                 raise ValueError(
                     f"step {step.name!r} uses {column!r}, which step {made_by[column]!r} makes only later; "

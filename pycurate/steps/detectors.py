@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pycurate.errors import MissingDependencyError
-from pycurate.steps.files import existing_path
+from pycurate.steps.files import file_version
 
 Detector: TypeAlias = Callable[[str], str]
 """Language code of one caption without line breaks; empty where there is none."""
@@ -39,7 +40,7 @@ def load_detector(name: KnownDetector, model: str | None) -> Detector:
         The package or the model is not there; says what to install or where it is published.
     """
     if name == "fasttext":
-        return _fasttext(str(existing_path(str(model), "language: model", FASTTEXT_MODEL_HINT)))
+        return _fasttext(*file_version(str(model), "language: model", FASTTEXT_MODEL_HINT))
     return _gcld3() if name == "gcld3" else _py3langid()
 
 
@@ -62,7 +63,7 @@ def _py3langid() -> Detector:
 
 
 @cache
-def _fasttext(model: str) -> Detector:
+def _fasttext(model: Path, size_bytes: int, modified_ns: int) -> Detector:
     try:
         import fasttext
     except ImportError as error:
@@ -71,10 +72,10 @@ def _fasttext(model: str) -> Detector:
         ) from error
     fasttext.FastText.eprint = lambda *args, **kwargs: None  # a warning about an interface nobody here uses
     try:
-        loaded: Any = fasttext.load_model(model)
+        loaded: Any = fasttext.load_model(str(model))
     except ValueError as error:
         raise MissingDependencyError(
-            f"language: model {model!r} is not a fastText model ({error}). " + FASTTEXT_MODEL_HINT
+            f"language: model {str(model)!r} is not a fastText model ({error}). " + FASTTEXT_MODEL_HINT
         ) from error
 
     def detect(caption: str) -> str:

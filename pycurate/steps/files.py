@@ -20,11 +20,16 @@ def existing_path(path: str, key: str, where_from: str = "") -> Path:
     return found
 
 
+def file_version(path: str, key: str, where_from: str = "") -> tuple[Path, int, int]:
+    """Path, bytes and time of change: what a cache of something read from the file is keyed by."""
+    found = existing_path(path, key, where_from).resolve()
+    status = found.stat()
+    return found, status.st_size, status.st_mtime_ns
+
+
 def file_fingerprint(path: str, key: str, where_from: str = "") -> dict[str, Any]:
     """Bytes and xxh3_128 of a file's contents: what score columns made with it depend on."""
-    found = existing_path(path, key, where_from)
-    status = found.stat()
-    return _fingerprint(found.resolve(), status.st_size, status.st_mtime_ns)
+    return _fingerprint(*file_version(path, key, where_from))
 
 
 @cache
@@ -38,8 +43,11 @@ def _fingerprint(path: Path, size_bytes: int, modified_ns: int) -> dict[str, Any
     return {"bytes": size_bytes, "xxh3_128": state.hexdigest()}
 
 
-@lru_cache(maxsize=16)
 def read_lines(path: str, key: str, where_from: str = "") -> tuple[str, ...]:
     """The non-empty lines of a UTF-8 file, ends stripped."""
-    text = existing_path(path, key, where_from).read_text(encoding="utf-8")
-    return tuple(line for line in map(str.strip, text.splitlines()) if line)
+    return _lines(*file_version(path, key, where_from))
+
+
+@lru_cache(maxsize=16)
+def _lines(path: Path, size_bytes: int, modified_ns: int) -> tuple[str, ...]:
+    return tuple(line for line in map(str.strip, path.read_text(encoding="utf-8").splitlines()) if line)

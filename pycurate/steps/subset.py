@@ -14,7 +14,7 @@ from pycurate.io.subset import Subset
 from pycurate.kernels.uid import find
 from pycurate.pipeline.step import Artefact, FitView, Needs
 from pycurate.steps.base import DecidingStep
-from pycurate.steps.files import existing_path, file_fingerprint
+from pycurate.steps.files import existing_path, file_fingerprint, file_version
 from pycurate.types import Rule, ScoreArray, UidArray, Verdict
 
 
@@ -89,10 +89,10 @@ def _numbered(rules: list[Rule]) -> list[Rule]:
 
 
 def _uids_of(path: str) -> UidArray:
-    status = existing_path(path, "subset").stat()
-    return _open(path, status.st_size, status.st_mtime_ns)
+    return _open(*file_version(path, "subset"))
 
 
 @cache
-def _open(path: str, size_bytes: int, modified_ns: int) -> UidArray:
-    return Subset.load(Path(path).expanduser()).uids
+def _open(path: Path, size_bytes: int, modified_ns: int) -> UidArray:
+    uids: UidArray = Subset.load(path).uids
+    return uids

@@ -88,10 +88,14 @@ class TextEntity(DecidingStep):
         return Verdict(codes_of(found == 0, found == UNKNOWN), np.full(len(found), np.nan))
 
 
-@cache
 def _entity_test(wordnet: str, entities: str) -> Callable[[str], bool]:
-    """Says of a word whether it is an entity; answers are kept, since reading a synset parses a line of a file."""
-    offsets = _read_offsets(entities)
+    """Says of a word whether it is an entity."""
+    return _cached_test(wordnet, _read_offsets(entities))
+
+
+@cache
+def _cached_test(wordnet: str, offsets: frozenset[int]) -> Callable[[str], bool]:
+    """Answers are kept, since reading a synset parses a line of a file."""
     reader = _wordnet_reader(wordnet)
     reading = threading.Lock()
     known: dict[str, bool] = {}
@@ -110,8 +114,13 @@ def _entity_test(wordnet: str, entities: str) -> Callable[[str], bool]:
 
 
 def _read_offsets(entities: str) -> frozenset[int]:
+    return _offsets(read_lines(entities, "text_entity: entities", ENTITIES_HINT), entities)
+
+
+@cache
+def _offsets(lines: tuple[str, ...], entities: str) -> frozenset[int]:
     offsets = set()
-    for number, line in enumerate(read_lines(entities, "text_entity: entities", ENTITIES_HINT), start=1):
+    for number, line in enumerate(lines, start=1):
         match = _ID.fullmatch(line)
         if match is None:
             raise InputError(f"text_entity: entities: line {number} of {entities}: expected n01440764, got {line!r}")
@@ -122,6 +131,7 @@ def _read_offsets(entities: str) -> frozenset[int]:
 def _wordnet_reader(wordnet: str) -> Any:
     folder = existing_path(wordnet, "text_entity: wordnet", WORDNET_HINT)
     try:
+        import nltk.data
         from nltk.corpus.reader.wordnet import WordNetCorpusReader
     except ImportError as error:
         raise MissingDependencyError("text_entity needs nltk: pip install 'pycurate[text]'") from error
@@ -132,6 +142,10 @@ def _wordnet_reader(wordnet: str) -> Any:
         def map_wn(self, version: str = "wordnet") -> None:
             return None
 
+    # nltk reads only folders on this list. The recipe names this one, so it is added by nltk's own means, and only it.
+    authorised = str(folder.resolve())
+    if authorised not in nltk.data.path:
+        nltk.data.path.append(authorised)
     try:
         return Reader(str(folder), omw_reader=())
     except OSError as error:

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from pycurate.ops.selection.bounds import Side
 from pycurate.pipeline.step import Artefact, Needs
 from pycurate.steps.base import Bound, DecidingStep, bound_rules, judge, numeric, reasons, with_reasons
 from pycurate.types import Rule, ScoreArray, UidArray, Verdict
@@ -44,7 +45,7 @@ class Threshold(DecidingStep):
 
     @property
     def bounds(self) -> list[Bound]:
-        limits = (("minimum", self.minimum), ("maximum", self.maximum))
+        limits: tuple[tuple[Side, float | None], ...] = (("minimum", self.minimum), ("maximum", self.maximum))
         return [Bound(self.score_name, side, x, self.inclusive) for side, x in limits if x is not None]
 
     def references(self) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,16 +66,11 @@ class TopFraction(DecidingStep):
     def fit(self, view: FitView) -> Artefact:
         """``rows`` N, ``judged`` rows with a score, ``n``, and ``keeps``: ``all``, ``none`` or ``cut``, the TopCut."""
 
-        def competing(shard: str) -> tuple[ScoreArray, NDArray[np.bool_]]:
-            values = numeric(self.score_name, view.column(shard, self.score_name))
-            judged = ~missing(values)
-            return values, judged & view.survivors(shard) if self.of == "survivors" else judged
-
         def count(shard: str) -> tuple[int, int, np.dtype[Any]]:
-            values, mask = competing(shard)
-            judged = int(np.count_nonzero(mask))
-            every = int(np.count_nonzero(view.survivors(shard))) if self.of == "survivors" else len(values)
-            return every if self.of_unjudged else judged, judged, values.dtype
+            values = numeric(self.score_name, view.column(shard, self.score_name))
+            alive = view.survivors(shard) if self.of == "survivors" else np.ones(len(values), np.bool_)
+            judged = int(np.count_nonzero(alive & ~missing(values)))
+            return int(np.count_nonzero(alive)) if self.of_unjudged else judged, judged, values.dtype
 
         counted = list(view.map(count))
         rows, judged = sum(c[0] for c in counted), sum(c[1] for c in counted)
@@ -85,26 +81,22 @@ class TopFraction(DecidingStep):
         if n >= judged:
             return {**facts, "keeps": "none"}
         dtype = np.dtype(np.float32 if all(c[2] == np.float32 for c in counted) else np.float64)
-        select = RadixSelect(n, self.ties, dtype)
 
-        def digits(shard: str) -> NDArray[np.int64]:
-            values, mask = competing(shard)
-            return select.count(values.astype(dtype, copy=False), self._tie_uids(view, shard), mask)
+        def competing(shard: str) -> tuple[ScoreArray, NDArray[np.bool_] | None]:
+            values = view.column(shard, self.score_name).astype(dtype, copy=False)
+            return values, view.survivors(shard) if self.of == "survivors" else None
 
-        while not select.done:
-            select.advance(sum(view.map(digits), np.zeros(1, np.int64)))
-        return {**facts, "keeps": "cut", "dtype": dtype.str, "cut": select.cut.to_dict()}
-
-    def _tie_uids(self, view: FitView, shard: str) -> UidArray | None:
-        return view.uids(shard) if self.ties == "exact" else None
+        cut = _select(view, RadixSelect(n, self.ties, dtype), competing)
+        dropped = _first_dropped_copy(view, cut, competing) if cut.needs_uids else None
+        return {**facts, "keeps": "cut", "dtype": dtype.str, "cut": cut.to_dict(), "first_dropped_copy": dropped}
 
     def rules(self, artefact: Artefact) -> list[Rule]:
         threshold = None
         what = f"{self.score_name} in the top {100 * self.fraction:.9g} % of the {self.of}"
-        if artefact.get("keeps") == "cut":
+        if artefact["keeps"] == "cut":
             threshold = TopCut.from_dict(artefact["cut"]).threshold
-            what += f" (>= {threshold:.9g})"
-        elif artefact.get("keeps") == "none":
+            what += "" if threshold is None else f" (>= {threshold:.9g})"
+        elif artefact["keeps"] == "none":
             what += f" (row {artefact['n'] + 1:,} of {artefact['rows']:,} has no score, so nothing is in it)"
         return [
             Rule(self.title, what, score=self.score_name, threshold=threshold),
@@ -118,7 +110,53 @@ class TopFraction(DecidingStep):
         unjudged = missing(values)
         keep = np.full(len(values), artefact["keeps"] == "all")
         if artefact["keeps"] == "cut":
-            before = artefact["copies_before"].get(shard, 0)
-            keep = TopCut.from_dict(artefact["cut"]).keep(values, uids, ~unjudged, before)
-        value = values.astype(np.float64)
-        return Verdict(codes_of(~keep, unjudged), value, reasons(self.score_name, columns, unjudged))
+            cut = TopCut.from_dict(artefact["cut"])
+            keep, copies = _kept_and_copies(cut, values.astype(artefact["dtype"], copy=False), uids)
+            if artefact["first_dropped_copy"] is not None:
+                place = tuple(artefact["first_dropped_copy"])
+                keep[[row for row in np.flatnonzero(copies).tolist() if (shard, row) >= place]] = False
+        return Verdict(
+            codes_of(~keep, unjudged), values.astype(np.float64), reasons(self.score_name, columns, unjudged)
+        )
+
+
+Competing: TypeAlias = Callable[[str], tuple[ScoreArray, NDArray[np.bool_] | None]]
+"""Values of a shard, and which rows compete; None: all with a value."""
+
+
+def _select(view: FitView, select: RadixSelect, competing: Competing) -> TopCut:
+    def counts(shard: str) -> NDArray[np.int64]:
+        values, mask = competing(shard)
+        return select.count(values, view.uids(shard) if select.needs_uids else None, mask)
+
+    while not select.done:
+        select.advance(sum(view.map(counts), start=np.zeros(1, np.int64)))
+    return select.cut
+
+
+def _kept_and_copies(
+    cut: TopCut, values: ScoreArray, uids: UidArray | None, mask: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rows at or above the cut, and those of them with both its score and its last uid."""
+    kept = replace(cut, last_uid_rows=len(values)).keep(values, uids, mask)
+    return kept, kept & ~replace(cut, last_uid_rows=0).keep(values, uids, mask)
+
+
+def _first_dropped_copy(view: FitView, cut: TopCut, competing: Competing) -> tuple[str, int] | None:
+    """In a pool that has one uid several times: the (shard, row) from which copies of the last uid are dropped.
+
+    A place, not a count, because ``decide`` does not know which copies an earlier step dropped.
+    """
+
+    def copies(shard: str) -> int:
+        values, mask = competing(shard)
+        return cut.duplicates(values, view.uids(shard), mask)
+
+    room = cut.last_uid_rows
+    for shard, found in sorted(zip(view.shards, view.map(copies), strict=True)):
+        if found > room:
+            values, mask = competing(shard)
+            rows = np.flatnonzero(_kept_and_copies(cut, values, view.uids(shard), mask)[1])
+            return shard, int(rows[room])
+        room -= found
+    return None

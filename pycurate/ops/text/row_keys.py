@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,5 +38,5 @@ def row_keys(values: pa.Array, normalise: bool = False) -> UidArray:
         values = values.cast(pa.large_binary())
     missing = bytes(16)
     digests = b"".join([missing if value is None else xxh3_128_digest(value) for value in values.to_pylist()])
-    halves: Any = np.frombuffer(digests, ">u8").astype(np.uint64)
-    return halves.view(UID_DTYPE)
+    keys: UidArray = np.frombuffer(digests, ">u8").astype(np.uint64).view(UID_DTYPE)
+    return keys
