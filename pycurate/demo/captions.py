@@ -128,7 +128,7 @@ REPEATED = (
     "<b>New!</b> Summer collection is here",
     "Share this post with your friends",
 )
-SHORT = ("photo", "logo", "img", "Sale!", "icon", "home", "a", "map", "No. 5", "thumb nail")
+SHORT = ("photo", "logo", "img", "Sale!", "icon", "home", "A & B", "map", "No. 5", "thumb nail")
 
 
 def sentences(rng: np.random.Generator, topics: np.ndarray, colours: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -164,6 +164,13 @@ def sentences(rng: np.random.Generator, topics: np.ndarray, colours: np.ndarray)
 
 def junk(rng: np.random.Generator, n: int) -> list[str]:
     """File names where a caption should be."""
-    forms = ("IMG_{}.jpg", "DSC{:05d}.JPG", "screenshot-{}.png", "image{}_large", "{}x600-crop.webp")
+    forms = (
+        "IMG_{}.jpg",
+        "DSC{:05d}.JPG",
+        "screenshot-{}.png",
+        "image{}_large",
+        "{}x600-crop.webp",
+        "IMG_{} copy (2).jpg",
+    )
     kinds, numbers = rng.integers(0, len(forms), n).tolist(), rng.integers(1000, 99999, n).tolist()
     return [forms[kind].format(number) for kind, number in zip(kinds, numbers, strict=True)]

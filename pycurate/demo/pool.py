@@ -184,7 +184,7 @@ def _write_shard(
     encoded = _encode_pictures(rows, uids)
     table = {
         "uid": uids,
-        "url": [f"https://pictures.example/{uid[:2]}/{uid[2:12]}.jpg" for uid in uids],
+        "url": [_url(uid) for uid in uids],
         "text": rows.captions,
         "original_width": rows.width,
         "original_height": rows.height,
@@ -209,6 +209,11 @@ def _write_shard(
         images_over_aspect_3=int((side[1] > 3 * side[0]).sum()),
         pictures=len(shown),
     )
+
+
+def _url(uid: str) -> str:
+    extension = "gif" if uid.endswith("0") else "jpg"
+    return f"https://pictures.example/{uid[:2]}/{uid[2:12]}.{extension}"
 
 
 def _hex_names(rng: np.random.Generator, n: int) -> list[str]:

@@ -114,7 +114,7 @@ def _example_views(rules: Sequence[RuleRecord], groups: Sequence[ExampleGroup]) 
 
 
 def _side(rule: RuleRecord, group: ExampleGroup) -> _SideView:
-    if rule.threshold is None:
+    if rule.threshold is None or rule.score is None:
         return _SideView("Dropped", True, group)
     dropped = group.side == (rule.drops or "below")
     touches = "at or " if any(row.value == rule.threshold for row in group.rows) else ""

@@ -114,7 +114,7 @@ class Bound:
 def bound_rules(names: Sequence[str], bounds: Sequence[Bound]) -> list[Rule]:
     """The rules of bounds, named one by one."""
     return [
-        Rule(name, bound.description, score=bound.column, threshold=bound.limit)
+        Rule(name, bound.description, bound.column, bound.limit, drops="below" if bound.side == "minimum" else "above")
         for name, bound in zip(names, bounds, strict=True)
     ]
 

@@ -103,7 +103,7 @@ class Frequency(DecidingStep):
     def rules(self, artefact: Artefact) -> list[Rule]:
         what = f"rows with the same {self.key}"
         return [
-            Rule(self.title, f"{what} <= {self.max_rows}", threshold=float(self.max_rows)),
+            Rule(self.title, f"{what} <= {self.max_rows}", threshold=float(self.max_rows), drops="above"),
             self.unjudged_rule(f"no {self.key}"),
         ]
 

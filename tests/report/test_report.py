@@ -118,6 +118,33 @@ def test_the_page_says_what_was_kept_and_why():
     assert page.open == []
 
 
+def test_sides_are_named_by_what_the_rule_drops():
+    manifest = make_manifest()
+    rule = manifest.steps[2].rules[0].model_copy(update={"drops": "above", "threshold": 3.0})
+    frequent = rule.model_copy(update={"name": "frequency", "score": None})
+    step = manifest.steps[2].model_copy(update={"rules": (rule, frequent)})
+    rows = [records.ExampleRow(uid="0", shard="s", row=1, value=value) for value in (3.0, 3.5)]
+    groups = (
+        records.ExampleGroup(rule="quality", side="below", rows=rows[:1]),
+        records.ExampleGroup(rule="quality", side="above", rows=rows[1:]),
+        records.ExampleGroup(rule="frequency", side="above", rows=rows[1:]),
+    )
+    text = Page(render_report(make_manifest(steps=(step,)), records.Examples(groups=groups))).text
+    assert "Just above 3: dropped 3.5" in text.replace("no picture no caption ", "")
+    assert "At or just below 3: passed 3 0" in text.replace("no picture no caption ", "")
+    assert "Dropped 3.5" in text.replace("no picture no caption ", "")  # counted, not nearest: no side to name
+
+
+def test_an_unjudged_rule_without_rows_takes_no_place_and_others_keep_their_colour():
+    manifest = make_manifest()
+    rules = (manifest.steps[2].rules[1].model_copy(update={"dropped": 0}), manifest.steps[2].rules[0])
+    step = manifest.steps[2].model_copy(update={"rules": rules})
+    page = render_report(make_manifest(steps=(step,), unjudged=()))
+    assert "policy: drop" not in page
+    assert 'class="swatch tone1"' in page.split("<table")[1]
+    assert '<rect class="tone1"' in page
+
+
 def test_the_page_is_self_contained_and_runs_nothing():
     page = Page(render_report(make_manifest(), make_examples(image="QUJD")))
     assert not {"script", "link", "iframe", "object", "a", "form"} & set(page.tags)
