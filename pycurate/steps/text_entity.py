@@ -146,9 +146,9 @@ def _wordnet_reader(wordnet: str) -> Any:
     authorised = str(folder.resolve())
     if authorised not in nltk.data.path:
         nltk.data.path.append(authorised)
-    try:
-        return Reader(str(folder), omw_reader=())
-    except OSError as error:
+    lacking = [name for name in Reader._FILES if not (folder / name).is_file()]
+    if lacking:
         raise MissingDependencyError(
-            f"text_entity: wordnet: {wordnet!r} lacks a file ({error}). {WORDNET_HINT}"
-        ) from error
+            f"text_entity: wordnet: {wordnet!r} lacks {', '.join(sorted(lacking))}. {WORDNET_HINT}"
+        )
+    return Reader(str(folder), omw_reader=())

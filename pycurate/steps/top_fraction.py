@@ -99,7 +99,7 @@ class TopFraction(DecidingStep):
         elif artefact["keeps"] == "none":
             what += f" (row {artefact['n'] + 1:,} of {artefact['rows']:,} has no score, so nothing is in it)"
         return [
-            Rule(self.title, what, score=self.score_name, threshold=threshold),
+            Rule(self.title, what, score=self.score_name, threshold=threshold, drops="below"),
             self.unjudged_rule(f"{self.score_name} is missing"),
         ]
 

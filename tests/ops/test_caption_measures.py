@@ -32,7 +32,7 @@ def test_words_and_characters_are_pythons() -> None:
     assert np.isnan(chars[-1])
 
 
-@pytest.mark.parametrize("pattern", ["{0}", "a{0}b", "{0}a{0}", "a{0}{0}b c"])
+@pytest.mark.parametrize("pattern", ["{0}", "{0}a{0}{0}b"])
 def test_every_unicode_character_splits_as_in_python(pattern: str) -> None:
     captions = [pattern.format(character) for character in EVERY_CHARACTER]
     expected = np.fromiter((len(caption.split()) for caption in captions), np.float32, len(captions))

@@ -91,7 +91,7 @@ def test_what_could_depend_on_other_rows_or_other_days_is_refused(expression: st
         ("clip.flags = 0", 'write it in double quotes, "clip.flags"'),
         ("width", "expected a true or false expression, got one of type int64"),
         ("caption::int > 1", "Could not convert string 'a Dog'"),
-        ("caption + 1 > 2", r"filter .caption \\+ 1 > 2': Binder Error|Conversion Error"),
+        ("caption + 1 > 2", "Binder Error: No function matches the given name"),
     ],
 )
 def test_what_does_not_fit_the_columns_is_said(expression: str, sentence: str) -> None:

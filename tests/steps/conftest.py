@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -139,8 +140,7 @@ def curate(tmp_path: Path) -> Callable[..., Outcome]:
         value = {name: np.full(n, np.nan) for name, n in rows.items()}
         artefacts = []
         for number, step in enumerate(step for step in placed if step.decides):
-            scratch = tmp_path / f"fit{number}"
-            scratch.mkdir()
+            scratch = Path(tempfile.mkdtemp(prefix=f"fit{number}-", dir=tmp_path))
             artefact = step.fit(View(by_name, scores, keep, scratch)) if step.fits else {}
             artefacts.append(artefact)
             rules = step.rules(artefact)

@@ -97,6 +97,8 @@ def test_it_equals_the_public_rule_on_the_same_files(
     captions = [f"{a} {b}" for a in words for b in words] + words
     made = curate([TextEntity(wordnet=str(wordnet), entities=str(entities))], block(caption=captions), block_rows=50)
     plain = [names_entity(caption) for caption in captions]
+    for file in reader._data_file_map.values():
+        file.close()
     assert 0 < sum(plain) < len(plain)
     assert made.keep["a"].tolist() == plain
 
@@ -114,7 +116,7 @@ def test_missing_and_malformed_files_are_named(wordnet: Path, entities: Path, tm
     with pytest.raises(MissingDependencyError, match=r"wordnet: there is no file or folder .*corpora/wordnet"):
         TextEntity(wordnet=str(tmp_path / "none"), entities=str(entities)).check_files()
     (wordnet / "index.noun").rename(wordnet / "hidden")
-    with pytest.raises(MissingDependencyError, match=r"wordnet: .* lacks a file .*index\.noun"):
+    with pytest.raises(MissingDependencyError, match=r"wordnet: .* lacks index\.noun"):
         TextEntity(wordnet=str(wordnet), entities=str(entities)).check_files()
     (wordnet / "hidden").rename(wordnet / "index.noun")
     entities.write_text("n00001000\nn02x\n")
