@@ -14,12 +14,12 @@ def read_ahead(items: Generator[T, None, None]) -> Iterator[T]:
 
     At most two items exist at a time. Errors arrive where the item would have; leaving early closes the generator.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
-        try:
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
             upcoming = thread.submit(next, items, None)
             while (item := upcoming.result()) is not None:
                 upcoming = thread.submit(next, items, None)
                 yield item
                 del item
-        finally:
-            thread.submit(items.close).result()
+    finally:
+        items.close()  # after the thread has ended: a generator that runs cannot be closed

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -162,6 +164,17 @@ def test_leaving_early_closes_the_files(pool_factory, tmp_path) -> None:
         break
     del _
     assert threading.active_count() <= before + 1
+
+
+def test_a_read_that_was_never_finished_ends_quietly_with_the_interpreter(pool_factory, tmp_path) -> None:
+    pool_factory.plain(tmp_path, shards=1)
+    script = (
+        "import sys; from pycurate.io import open_pool; (shard,) = open_pool(sys.argv[1]).shards;"
+        "reading = shard.blocks(['caption'], ['features'], block_rows=8); next(reading)"
+    )
+    command = [sys.executable, "-W", "error", "-c", script, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_an_error_arrives_after_the_items_before_it() -> None:
