@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from pycurate.api import doctor_findings as findings
 from pycurate.api.doctor_report import DoctorReport, EmbeddingFacts, Finding, Place
 from pycurate.api.shard_exam import SHOWN_PLACES, Exam, ShardFacts
 from pycurate.engine import LocalEngine, MemoryPlan, NoProgress, Progress, default_memory_bytes, plan_memory
-from pycurate.errors import InputError
+from pycurate.errors import InputError, WorkspaceError
 from pycurate.io.layouts import LayoutName
 from pycurate.io.names import unknown_name
 from pycurate.io.pool import Pool, Shard, open_pool
@@ -101,12 +101,10 @@ def doctor(
         skipped = findings.uniqueness_skipped(opened, uniqueness)
         if skipped is None:
             folder = Path(tempfile.gettempdir() if scratch is None else scratch)
-            skipped = findings.no_room(folder, UID_BYTES * opened.rows, shutil.disk_usage(folder).free)
-        runs = None
-        if skipped is None:
-            runs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pycurate-doctor-", dir=folder)))
-        else:
+            skipped = findings.no_room(folder, UID_BYTES * opened.rows, _free_bytes(folder))
+        if skipped is not None:
             found.append(skipped)
+        runs = None if skipped is not None else stack.enter_context(_scratch(folder))
         exam = Exam(
             opened, chosen, _readable_columns(made, opened), memory.block_rows,
             max(1, workers // max(len(shards), 1)), runs, engine.stop,
@@ -131,6 +129,27 @@ def doctor(
         scratch_bytes=UID_BYTES * sum(f.run_rows for f in facts),
         seconds=round(time.perf_counter() - started, 3),
     )
+
+
+def _free_bytes(folder: Path) -> int:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    try:
+        made = tempfile.TemporaryDirectory(prefix="pycurate-doctor-", dir=folder)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    with made as name:
+        yield Path(name)
+
+
+def _unusable(folder: Path, error: OSError) -> WorkspaceError:
+    return WorkspaceError(f"scratch: cannot write in {folder} ({error.strerror}); give another folder")
 
 
 def _loaded(recipe: Recipe | str | os.PathLike[str] | None) -> Recipe | None:

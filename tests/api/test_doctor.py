@@ -20,7 +20,7 @@ from rich.console import Console
 
 from pycurate.api.doctor import doctor
 from pycurate.api.doctor_report import DoctorReport, Finding, Place
-from pycurate.errors import InputError, MemoryCapError, PoolError
+from pycurate.errors import InputError, MemoryCapError, PoolError, WorkspaceError
 from pycurate.io.pool import open_pool
 from pycurate.recipes import Recipe
 
@@ -319,6 +319,24 @@ def test_uniqueness_can_be_skipped(pool: Path, tmp_path: Path, monkeypatch: pyte
     )
     assert report.ok
     assert not report.uids_compared
+
+
+def test_scratch_must_be_a_folder(pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match=r"scratch: cannot write in .*nowhere \(No such file or directory\)"):
+        doctor(pool, scratch=tmp_path / "nowhere")
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(WorkspaceError, match=r"scratch: cannot write in .*file \(Not a directory\); give another"):
+        doctor(pool, scratch=file)
+
+
+def test_a_pool_of_metadata_only(tmp_path: Path, pool_factory: Any) -> None:
+    pool = pool_factory.datacomp(tmp_path / "pool", SHARDS, ROWS)
+    for path in pool.glob("*.npz"):
+        path.unlink()
+    report = doctor(pool, "datacomp-none")
+    assert report.ok
+    assert (report.embeddings, report.examined_rows, report.uids_compared) == ((), TOTAL, True)
 
 
 def test_what_a_recipe_needs_is_looked_for(tmp_path: Path, pool_factory: Any) -> None:

@@ -72,6 +72,13 @@ def pool(tmp_path: Path, pool_factory: Any) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def wider_pool(tmp_path_factory: pytest.TempPathFactory, pool_factory: Any) -> Path:
+    path = tmp_path_factory.mktemp("plan") / "pool"
+    made: Path = pool_factory.datacomp(path, 4, 2000, embeddings={"a": np.zeros((8000, 2), np.float16)})
+    return made
+
+
 def shown(made: Plan) -> str:
     console = Console(width=250, file=io.StringIO())
     console.print(made.render())
@@ -249,18 +256,17 @@ def test_no_sample_reads_no_row(pool: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(("workers", "processes"), [(1, False), (2, False), (2, True)])
-def test_the_sample_measures_the_real_steps(tmp_path: Path, pool_factory: Any, workers: int, processes: bool) -> None:
-    pool = pool_factory.datacomp(tmp_path / "pool", 6, 6000, embeddings={"a": np.zeros((36_000, 2), np.float16)})
+def test_the_sample_measures_the_real_steps(wider_pool: Path, workers: int, processes: bool) -> None:
     recipe = Recipe(name="slow", steps=[Slow()])
     started = time.perf_counter()
-    made = plan(recipe, pool, workers=workers, processes=processes, sample_seconds=0.3)
+    made = plan(recipe, wider_pool, workers=workers, processes=processes, sample_seconds=0.2)
     assert time.perf_counter() - started < 6
     assert made.time is not None
     assert made.time.rows_per_second is not None
     assert 0 < made.time.rows_per_second < 1e5
-    assert made.time.scan_seconds > 36_000 / 1e5 / workers
-    assert 3 * 1024 <= made.time.sampled_rows <= 36_000
-    assert made.disk.score_bytes == 4 * 36_000
+    assert made.time.scan_seconds > 8000 / 1e5 / workers
+    assert 3 * 1024 <= made.time.sampled_rows <= 8000
+    assert made.disk.score_bytes == 4 * 8000
 
 
 def test_time_follows_from_the_sample() -> None:
@@ -270,8 +276,8 @@ def test_time_follows_from_the_sample() -> None:
     assert estimate_time(Sample(), 10**6, 0, workers=4, shards_left=0).scan_seconds == 0
 
 
-def test_the_sample_stops_when_its_time_is_over(tmp_path: Path, pool_factory: Any) -> None:
-    pool = open_pool(pool_factory.datacomp(tmp_path / "pool", 4, 5000, embeddings={"a": np.zeros((20_000, 2), "f2")}))
+def test_the_sample_stops_when_its_time_is_over(wider_pool: Path, tmp_path: Path) -> None:
+    pool = open_pool(wider_pool)
     sets = tuple(column_sets([Slow(name="slow", seconds_per_row=1e-4)]))
     tasks = [ScanTask(shard.name, "", tuple(s.folder for s in sets)) for shard in pool.shards]
     sample = sample_scan(Scanner(pool, Workspace(tmp_path / "none"), sets, 65_536), tasks, 1, False, 0.1)
