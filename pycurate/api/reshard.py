@@ -43,6 +43,7 @@ from pycurate.pipeline.workspace import Workspace, digest, has_marker
 
 RECORD = "reshard.json"
 SIZES = "sizes.json"
+SAVED_SUBSET = "subset.npy"
 WORKER_BYTES = 64 << 20
 """Of one task: the members of a tar of 100,000 samples take 30 MB, the buffers 2."""
 
@@ -151,7 +152,7 @@ def reshard(
         raise InputError(f"out: {folder} is the folder of the pool; choose another")
     claim_out(folder)
     with Workspace(folder / WORK).lock():
-        asked = UidFile.of(subset, folder / WORK / "subset.npy")
+        asked = UidFile.of(subset, folder / WORK / SAVED_SUBSET)
         cap_bytes = default_memory_bytes() if memory_bytes is None else memory_bytes
         _check_memory(cap_bytes, workers, asked.rows)
         job = ReshardJob(store, folder, asked, _uid_source(pool, store, tars), samples_per_shard, allow_duplicate_uids)
@@ -229,6 +230,7 @@ class _Reshard:
         write_json_atomic(self.job.out / RECORD, {"key": key, **self.facts})
         for folder in ("index", "repeats"):  # half a percent of the tars; a call that is repeated needs none of it
             shutil.rmtree(self.job.out / WORK / folder, ignore_errors=True)
+        (self.job.out / WORK / SAVED_SUBSET).unlink(missing_ok=True)
         return self._values(reused=len(outputs) - len(missing))
 
     def _values(self, reused: int) -> dict[str, Any]:
@@ -262,7 +264,8 @@ class _Reshard:
             if output is not None and not self.job.is_done(int(output[1])):
                 path.unlink()
                 self.job.marker_path(int(output[1])).unlink(missing_ok=True)
-            elif path.name.startswith(".") and path.name.endswith(TEMPORARY_SUFFIX):
+        for folder in (self.job.out, self.job.out / WORK / "done"):
+            for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
                 path.unlink()
 
     def _index_all(self) -> None:

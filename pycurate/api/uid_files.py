@@ -7,12 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import xxhash
 
-from pycurate.errors import InputError
-from pycurate.io.subset import Subset
-from pycurate.kernels.uid import first_unsorted
-from pycurate.types import UidArray
+from pycurate.io.subset import Subset, read_layout
+from pycurate.types import UID_DTYPE, UidArray
 
 _CHUNK_ROWS = 1 << 20
 
@@ -39,20 +38,18 @@ class UidFile:
             path = spare
         else:
             path = Path(subset).absolute()
-        mapped_uids.cache_clear()  # the file may have been replaced since
-        uids = mapped_uids(path)
-        row = first_unsorted(uids)
-        if row is not None:
-            raise InputError(
-                f"subset: {path} is not sorted: row {row} is less than the row before it; write it with Subset.save"
-            )
+        uids = Subset.load(path).uids
         checksum = xxhash.xxh3_128()
         for begin in range(0, len(uids), _CHUNK_ROWS):
             checksum.update(uids[begin : begin + _CHUNK_ROWS].tobytes())
+        mapped_uids.cache_clear()  # of an earlier call, for which another file had this path
         return cls(path, len(uids), checksum.hexdigest())
 
 
 @functools.lru_cache(maxsize=1)
 def mapped_uids(path: Path) -> UidArray:
-    """(n,) uids of a subset file, memory-mapped; kept for the next task of this process."""
-    return Subset.load(path).uids
+    """(n,) uids of a subset file whose order was checked before, memory-mapped; kept for the next task here."""
+    layout = read_layout(path)
+    if layout.rows == 0:
+        return np.empty(0, UID_DTYPE)
+    return np.memmap(path, UID_DTYPE, "r", layout.offset_bytes, (layout.rows,))
