@@ -72,7 +72,8 @@ def plan(
     scanner, tasks = _tasks(opened, sets, memory.block_rows, folder, workers)
     sample = sample_scan(scanner, tasks, workers, processes, sample_seconds)
     rows_left = sum(opened.shard(task.shard).rows for task in tasks)
-    time = None if sample_seconds <= 0 else estimate_time(sample, opened.rows, rows_left, workers, len(tasks))
+    sampled = sample_seconds > 0
+    time = estimate_time(sample, opened.rows, rows_left, workers, processes, len(tasks)) if sampled else None
     read = _read_plan(scanner, tasks)
     disk = _disk_plan(scanner, tasks, sample, folder)
     return Plan(

@@ -271,9 +271,14 @@ def test_the_sample_measures_the_real_steps(wider_pool: Path, workers: int, proc
 
 def test_time_follows_from_the_sample() -> None:
     sample = Sample(rows=5000, seconds=0.5, set_up_seconds=2.0)
-    assert estimate_time(sample, 10**6, 10**6, workers=4, shards_left=10).scan_seconds == 2 + 10**6 / 4e4
-    assert estimate_time(sample, 10**6, 10**5, workers=4, shards_left=2).scan_seconds == 2 + 10**5 / 2e4
-    assert estimate_time(Sample(), 10**6, 0, workers=4, shards_left=0).scan_seconds == 0
+
+    def scan_seconds(sample: Sample, rows_left: int, shards_left: int, processes: bool = False) -> float:
+        return estimate_time(sample, 10**6, rows_left, 4, processes, shards_left).scan_seconds
+
+    assert scan_seconds(sample, 10**6, 10) == 2 + 10**6 / 4e4
+    assert scan_seconds(sample, 10**5, 2) == 2 + 10**5 / 2e4
+    assert scan_seconds(sample, 10**5, 2, processes=True) == 4 + 10**5 / 2e4
+    assert scan_seconds(Sample(), 0, 0) == 0
 
 
 def test_the_sample_stops_when_its_time_is_over(wider_pool: Path, tmp_path: Path) -> None:
@@ -315,5 +320,5 @@ def test_people_and_machines_read_it(pool: Path, tmp_path: Path) -> None:
     text = shown(made)
     for words in ("600 rows in 3 shards", "an estimate from", "1 threads", "keeps rows where clip >= 0.1", "free at"):
         assert words in text
-    long = replace(made, time=estimate_time(Sample(1000, 1.0, 0.0), 10**9, 10**9, 1, 3))
-    assert "about 278.1 h" in shown(long)
+    long = replace(made, time=estimate_time(Sample(1000, 1.0, 0.0), 10**9, 10**9, 1, False, 3))
+    assert "about 278.3 h" in shown(long)
