@@ -245,3 +245,38 @@ def write_tar(path: Path, samples: Mapping[str, Mapping[str, bytes]]) -> None:
                 info = tarfile.TarInfo(f"{key}.{extension}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
+
+
+NOUNS = {"dog": ["00001000"], "frump": ["00001100"], "hot_dog": ["00001200"], "cat": ["00001300", "00001000"]}
+VERBS = {"run": ["00001000"], "dog": ["00001400"]}
+
+
+@pytest.fixture
+def tiny_wordnet(tmp_path: Path) -> tuple[Path, Path]:
+    """A folder in WordNet's format with five nouns and verbs, and a list of two synset ids."""
+    folder = tmp_path / "wordnet"
+    folder.mkdir()
+    (folder / "lexnames").write_text("".join(f"{i:02d}\tname{i}\t1\n" for i in range(45)))
+    for name in ("cntlist.rev", "index.sense", "adj.exc", "adv.exc"):
+        (folder / name).write_text("")
+    (folder / "noun.exc").write_text("mice mouse\n")
+    (folder / "verb.exc").write_text("ran run\n")
+    _write_part_of_speech(folder, "noun", "n", NOUNS)
+    _write_part_of_speech(folder, "verb", "v", VERBS)
+    _write_part_of_speech(folder, "adj", "a", {})
+    _write_part_of_speech(folder, "adv", "r", {})
+    entities = tmp_path / "ids.txt"
+    entities.write_text("n00001000\nn00001200\n")
+    return folder, entities
+
+
+def _write_part_of_speech(folder: Path, part: str, letter: str, senses: Mapping[str, Sequence[str]]) -> None:
+    """``index.<part>`` and ``data.<part>``; a synset's offset is the byte at which its line begins."""
+    data = bytearray()
+    for offset in sorted({offset for found in senses.values() for offset in found}):
+        lemma = next(word for word, found in senses.items() if offset in found)
+        data += b" " * (int(offset) - len(data) - 1) + b"\n"
+        data += f"{offset} 03 {letter} 01 {lemma} 0 000 | a gloss  \n".encode()
+    (folder / f"data.{part}").write_bytes(bytes(data) or b"  1 no synsets\n")
+    lines = [f"{word} {letter} {len(found)} 0 {len(found)} 0 {' '.join(found)}  \n" for word, found in senses.items()]
+    (folder / f"index.{part}").write_text("".join(sorted(lines)))

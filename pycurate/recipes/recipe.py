@@ -154,8 +154,8 @@ class Recipe(BaseModel):
                 try:
                     pool.stored_name(column)
                 except InputError as error:
-                    guess = suggestion(column, scores)
-                    raise RecipeError(f"step {step.name!r}: {error}{guess and guess + ', a score'}") from error
+                    near = suggestion(column, scores).replace("; did you mean", "; or the score")
+                    raise RecipeError(f"step {step.name!r}: {error}{near}") from error
             for embedding in needs.embeddings:
                 if embedding not in pool.embeddings:
                     known = sorted(pool.embeddings)

@@ -9,47 +9,15 @@ from pycurate.steps import TextEntity
 
 pytest.importorskip("nltk", reason="text_entity needs nltk (pip install 'pycurate[text]')")
 
-NOUNS = {"dog": ["00001000"], "frump": ["00001100"], "hot_dog": ["00001200"], "cat": ["00001300", "00001000"]}
-VERBS = {"run": ["00001000"], "dog": ["00001400"]}
 
-
-def _data_line(offset: str, letter: str, lemma: str) -> str:
-    return f"{offset} 03 {letter} 01 {lemma} 0 000 | a gloss  \n"
-
-
-def _write_part_of_speech(folder: Path, part: str, letter: str, senses: dict[str, list[str]]) -> None:
-    """``index.<part>`` and ``data.<part>`` in WordNet's format; a synset's offset is its byte position."""
-    offsets = sorted({offset for found in senses.values() for offset in found})
-    data = bytearray()
-    for offset in offsets:
-        lemma = next(word for word, found in senses.items() if offset in found)
-        line = _data_line(offset, letter, lemma).encode()
-        data += b" " * (int(offset) - len(data) - 1) + b"\n" + line
-    (folder / f"data.{part}").write_bytes(bytes(data) if data else b"  1 no synsets\n")
-    lines = [f"{word} {letter} {len(found)} 0 {len(found)} 0 {' '.join(found)}  \n" for word, found in senses.items()]
-    (folder / f"index.{part}").write_text("".join(sorted(lines)))
-    (folder / f"{part}.exc").write_text("mice mouse\n" if part == "noun" else "ran run\n" if part == "verb" else "")
+@pytest.fixture
+def wordnet(tiny_wordnet: tuple[Path, Path]) -> Path:
+    return tiny_wordnet[0]
 
 
 @pytest.fixture
-def wordnet(tmp_path: Path) -> Path:
-    folder = tmp_path / "wordnet"
-    folder.mkdir()
-    (folder / "lexnames").write_text("".join(f"{i:02d}\tname{i}\t1\n" for i in range(45)))
-    (folder / "cntlist.rev").write_text("")
-    (folder / "index.sense").write_text("")
-    _write_part_of_speech(folder, "noun", "n", NOUNS)
-    _write_part_of_speech(folder, "verb", "v", VERBS)
-    _write_part_of_speech(folder, "adj", "a", {})
-    _write_part_of_speech(folder, "adv", "r", {})
-    return folder
-
-
-@pytest.fixture
-def entities(tmp_path: Path) -> Path:
-    path = tmp_path / "ids.txt"
-    path.write_text("n00001000\nn00001200\n")
-    return path
+def entities(tiny_wordnet: tuple[Path, Path]) -> Path:
+    return tiny_wordnet[1]
 
 
 def test_the_first_synset_over_all_parts_of_speech_decides(curate, block, wordnet: Path, entities: Path) -> None:
