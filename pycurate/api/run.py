@@ -35,7 +35,7 @@ from pycurate.kernels import active_isa, thread_count
 from pycurate.pipeline.decide import Decider
 from pycurate.pipeline.external_sort import merge_runs, write_run
 from pycurate.pipeline.ledger import write_ledger
-from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, ScanResult, ScanTask, column_sets
+from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, column_sets, scan_shard
 from pycurate.pipeline.workspace import Workspace, digest, has_marker, ready, write_marker
 from pycurate.recipes import Recipe
 from pycurate.report import manifest as records
@@ -178,11 +178,6 @@ def run_memory(pool: Pool, sets: Sequence[ColumnSet], settings_bytes: int, worke
     )  # fmt: skip
 
 
-def scan_task(scanner: Scanner, task: ScanTask) -> ScanResult:
-    """One shard of the scan; a module-level function, so that it can be sent to a worker process."""
-    return scanner.run(task)
-
-
 @dataclass
 class _Run:
     recipe: Recipe
@@ -269,7 +264,7 @@ class _Run:
         tasks = [t for s in shards if (t := scanner.missing(s, fingerprints[s.name])) is not None]
         with self._stage("scan", len(tasks)) as stage:
             stage["reused"] = len(shards) - len(tasks)
-            for done in engine.unordered(scan_task, scanner, tasks):
+            for done in engine.unordered(scan_shard, scanner, tasks):
                 stage["rows"] += done.rows
                 stage["bytes"] += done.read_bytes
                 self.progress.advance(done.rows, done.read_bytes)

@@ -186,7 +186,7 @@ def doctor(
         report = examine(
             pool,
             made,
-            layout=layout,
+            layout=layout,  # type: ignore[arg-type]  # checked there, with a sentence
             uniqueness=uniqueness,
             allow_duplicate_uids=allow_duplicate_uids,
             memory_bytes=parse_memory(memory),

@@ -11,6 +11,7 @@ from rich.progress import (
     MofNCompleteColumn,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -59,7 +60,7 @@ class RichProgress:
             _Rate(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
             console=console or Console(stderr=True),
         )  # fmt: skip
-        self._task: int | None = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -75,13 +76,9 @@ class RichProgress:
 
     def advance(self, rows: int, read_bytes: int = 0) -> None:
         assert self._task is not None
-        fields = self._bars.tasks[self._bars.task_ids.index(self._task)].fields  # type: ignore[arg-type]
-        self._bars.update(
-            self._task,
-            advance=1,
-            rows=fields["rows"] + rows,
-            read_bytes=fields["read_bytes"] + read_bytes,  # type: ignore[arg-type]
-        )
+        fields = next(task for task in self._bars.tasks if task.id == self._task).fields
+        rows, read_bytes = rows + fields["rows"], read_bytes + fields["read_bytes"]
+        self._bars.update(self._task, advance=1, rows=rows, read_bytes=read_bytes)
 
     def finish(self) -> None:
         self._task = None

@@ -228,6 +228,11 @@ class Scanner:
         return made
 
 
+def scan_shard(scanner: Scanner, task: ScanTask) -> ScanResult:
+    """One task of the scan, as a function of this module: a worker process imports no more than this layer."""
+    return scanner.run(task)
+
+
 def _fits(values: ScoreArray, dtype: np.dtype[Any], name: str) -> ScoreArray:
     if values.dtype != dtype:
         raise InputError(f"score column {name!r}: expected one dtype for all blocks, got {values.dtype} after {dtype}")
