@@ -6,7 +6,9 @@ import ast
 import importlib
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -29,7 +31,7 @@ def _blocks(language: str) -> list[tuple[str, str]]:
 
 def _commands(program: str) -> list[str]:
     """Distinct command lines of a program, in fenced blocks and in `backticks`."""
-    fenced = [line for _, body in _blocks("bash") for line in body.splitlines()]
+    fenced = [line for _, body in _blocks("bash") for line in body.replace("\\\n", " ").splitlines()]
     inline = [text for page in PAGES.values() for text in re.findall(r"`([^`\n]+)`", FENCE.sub("", page))]
     return sorted({line.partition(" #")[0].strip() for line in (*fenced, *inline) if line.startswith(f"{program} ")})
 
@@ -41,6 +43,8 @@ def test_a_command_of_the_docs_is_understood(line: str) -> None:
     while True:
         name = context.info_name if context else "pycurate"
         if not hasattr(command, "commands"):
+            if not arguments:
+                return  # a command spoken of, not one to type
             command.make_context(name, arguments, parent=context)
             return
         context = command.make_context(name, arguments, parent=context, allow_interspersed_args=False)
@@ -92,3 +96,17 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
             continue
         folder = (ROOT / page).parent
         assert (folder / target).exists() or (folder / f"{target}.md").exists(), target
+
+
+def test_options_the_docs_speak_of_exist() -> None:
+    known = {
+        option for command in _all_commands(typer.main.get_command(app)) for p in command.params for option in p.opts
+    }
+    spoken = {text.split()[0] for page in PAGES.values() for text in re.findall(r"`(--[^`\n]+)`", page)}
+    assert {"--memory", "--set"} <= spoken <= known
+
+
+def _all_commands(command: Any) -> Iterator[Any]:
+    yield command
+    for below in getattr(command, "commands", {}).values():
+        yield from _all_commands(below)
