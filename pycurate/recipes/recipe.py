@@ -128,6 +128,13 @@ class Recipe(BaseModel):
             ]
         )
 
+    @property
+    def uses_processes(self) -> bool:
+        """True when worker processes pay, as a step runs Python for every row, and all steps can be sent to them."""
+        if any(step.stays_in_process for step in self.steps):
+            return False
+        return any(step.python_bound for step in self.steps)
+
     def needed(self) -> tuple[list[str], list[str]]:
         """Columns and embeddings that the steps read from the pool, by the names the steps use."""
         columns: dict[str, None] = {}
@@ -164,6 +171,7 @@ class Recipe(BaseModel):
                         f"It has: {', '.join(known) or 'none'}"
                     )
             if isinstance(step, RecipeStep):
+                step.check_pool(pool)
                 step.check_files()
 
 

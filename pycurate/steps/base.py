@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from pycurate.errors import RecipeError
 from pycurate.ops.selection.bounds import Side, missing, outside
 from pycurate.pipeline.step import Needs, Step
 from pycurate.types import Rule, ScoreArray, UnjudgedPolicy, Verdict
+
+if TYPE_CHECKING:
+    from pycurate.io.pool import Pool
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -72,6 +75,9 @@ class RecipeStep(Step):
             columns=tuple(r for r in dict.fromkeys(references) if r not in self._earlier),
             scores=tuple(r for r in dict.fromkeys(references) if r in self._earlier),
         )
+
+    def check_pool(self, pool: Pool) -> None:
+        """Raise ``RecipeError`` where columns or embeddings that the pool has do not suit the step."""
 
     def check_files(self) -> None:
         """Raise ``MissingDependencyError`` when a package or file that the step uses is not there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -38,6 +39,17 @@ def _import(reference: str, key: str) -> Callable[..., Any]:
         raise RecipeError(f"{key}: module {module_name!r} has no function {name!r}")
     function: Callable[..., Any] = found
     return function
+
+
+def is_importable(function: str | Callable[..., Any]) -> bool:
+    """True where another process can find the function under its name: not a lambda, nor one made inside another."""
+    if isinstance(function, str):
+        return True
+    module_name, _, name = callable_name(function).partition(":")
+    found: Any = sys.modules.get(module_name)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is function and module_name != "__main__"
 
 
 def callable_name(function: str | Callable[..., Any]) -> str:

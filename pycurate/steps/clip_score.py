@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 
+from pycurate.errors import RecipeError
 from pycurate.pipeline.scan import numeric_column
 from pycurate.pipeline.step import Needs
 from pycurate.steps.base import RecipeStep, as_field
 from pycurate.types import Block, ScoreArray
+
+if TYPE_CHECKING:
+    from pycurate.io.pool import Pool
 
 
 class ClipScore(RecipeStep):
@@ -57,6 +61,16 @@ class ClipScore(RecipeStep):
 
     def score_needs(self) -> Needs:
         return Needs(embeddings=self.pair) if self.pair else Needs(columns=(str(self.column),))
+
+    def check_pool(self, pool: Pool) -> None:
+        if self.pair is None:
+            return
+        image, text = (pool.embeddings[name] for name in self.pair)
+        if image != text:
+            raise RecipeError(
+                f"step {self.title!r}: expected two embeddings of one space, got {self.pair[0]} ({image.dimension}-d "
+                f"{image.dtype}) and {self.pair[1]} ({text.dimension}-d {text.dtype})"
+            )
 
     def produces(self) -> tuple[str, ...]:
         return (self.score_name, f"{self.score_name}.flags") if self.pair else (self.score_name,)

@@ -12,7 +12,7 @@ from pycurate.errors import InputError
 from pycurate.ops.text.languages import LANGUAGE_BYTES, caption_languages
 from pycurate.pipeline.step import Artefact, Needs
 from pycurate.steps.base import DecidingStep, codes_of
-from pycurate.steps.callables import callable_name, resolve_callable
+from pycurate.steps.callables import callable_name, is_importable, resolve_callable
 from pycurate.steps.detectors import (
     FASTTEXT_MODEL_HINT,
     Detector,
@@ -47,6 +47,7 @@ class Language(DecidingStep):
     """
 
     kind: ClassVar[str] = "language"
+    python_bound: ClassVar[bool] = True
 
     languages: tuple[str, ...] = Field(min_length=1)
     detector: KnownDetector | Callable[[str], str] | str = "py3langid"
@@ -81,8 +82,8 @@ class Language(DecidingStep):
         return next((known for known in get_args(KnownDetector) if known == self.detector), None)
 
     @property
-    def python_bound(self) -> bool:  # type: ignore[override]  # a function given as such need not be importable
-        return isinstance(self.detector, str)
+    def stays_in_process(self) -> bool:  # type: ignore[override]  # the protocol allows a property
+        return not is_importable(self.detector)
 
     def _load(self) -> Detector:
         if (known := self.known_detector) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from pycurate.errors import InputError
 from pycurate.pipeline.scan import numeric_column
 from pycurate.pipeline.step import Needs
 from pycurate.steps.base import RecipeStep, as_field
-from pycurate.steps.callables import callable_name, resolve_callable
+from pycurate.steps.callables import callable_name, is_importable, resolve_callable
 from pycurate.types import Block, ScoreArray
 
 RowFunction = Callable[..., Any]
@@ -25,8 +25,9 @@ class RowScores(RecipeStep):
     """One number per row from columns, embeddings and earlier scores, by a function over blocks of rows.
 
     The function gets a dict of arrays of n rows by name and returns (n,) float32 or float64; NaN means no score. It
-    must treat rows independently, since blocks are cut anywhere. Embeddings come as (n, d) in their stored dtype,
-    numeric columns as float32 or float64 with NaN for null, other columns as object arrays with None for null.
+    must treat rows independently, since blocks are cut anywhere. Embeddings come as (n, d) in their stored dtype
+    (bfloat16 as uint16), numeric columns as float32 or float64 with NaN for null, other columns as object arrays with
+    None for null.
 
     Attributes
     ----------
@@ -43,8 +44,8 @@ class RowScores(RecipeStep):
     embeddings
         Embeddings that it reads.
     numba
-        True: the function takes one row, its embeddings as (d,) float32 (float32 of float16 embeddings) and then its
-        numeric inputs as numbers, at most three in all, and returns a number. It is compiled and runs outside the GIL.
+        True: the function takes one row, its embeddings as (d,) float32 (int8 as it is) and then its numeric inputs as
+        numbers, at most three in all, and returns a number. It is compiled and runs outside the GIL.
     """
 
     kind: ClassVar[str] = "row_scores"
@@ -72,8 +73,12 @@ class RowScores(RecipeStep):
         return callable_name(function)
 
     @property
-    def python_bound(self) -> bool:  # type: ignore[override]  # a function given as such need not be importable
-        return isinstance(self.function, str) and not self.numba
+    def python_bound(self) -> bool:  # type: ignore[override]  # the protocol allows a property
+        return not self.numba
+
+    @property
+    def stays_in_process(self) -> bool:  # type: ignore[override]
+        return not is_importable(self.function)
 
     @property
     def score_name(self) -> str:
@@ -130,11 +135,15 @@ def _to_numpy(block: Block, name: str) -> NDArray[Any]:
 
 
 def _compiled_scores(function: RowFunction, rows: dict[str, NDArray[Any]], count: int) -> NDArray[np.float64]:
+    from pycurate.kernels.rowwise import convert
+
     arrays = []
     for name, values in rows.items():
         if values.dtype.kind not in "fiu":
             raise InputError(f"row_scores: numba: input {name!r} must hold numbers, got {values.dtype}")
-        arrays.append(values.astype(np.float32) if values.dtype == np.float16 else values)
+        half = values.ndim == 2 and values.dtype in (np.float16, np.uint16)
+        bfloat16: Literal["bfloat16"] | None = "bfloat16" if values.dtype == np.uint16 else None
+        arrays.append(convert(values, "float32", threads=1, dtype=bfloat16) if half else values)
     made = np.empty(count)
     _compiled(function, len(arrays))(made, *arrays)
     return made

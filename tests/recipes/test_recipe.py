@@ -214,6 +214,8 @@ def test_check_names_what_the_pool_lacks(pool_factory, tmp_path: Path) -> None:
         check(ClipScore(embeddings="l14", as_="clip"), Threshold(score="clp", minimum=0))
     with pytest.raises(RecipeError, match="step 'clip_score': the pool has no embedding 'l41_img'; did you mean 'l14"):
         check(ClipScore(embeddings="l41"))
+    with pytest.raises(RecipeError, match=r"got b32_img \(16-d float16\) and l14_txt \(24-d float16\)"):
+        check(ClipScore(image="b32_img", text="l14_txt"))
     with pytest.raises(MissingDependencyError, match=r"there is no file or folder 'none\.npy'"):
         check(SubsetStep(keep="none.npy"))
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pycurate.errors import InputError, RecipeError
-from pycurate.steps import ClipScore, RowScores, Threshold
+from pycurate.recipes import Recipe
+from pycurate.steps import ClipScore, Language, RowScores, Threshold
 
 
 def first_coordinate(rows: dict[str, np.ndarray]) -> np.ndarray:
@@ -97,10 +98,20 @@ def test_a_new_version_is_another_score() -> None:
 def test_a_function_by_name_travels_to_worker_processes(block) -> None:
     step = RowScores(name="n", version=1, function="numpy:asarray", inputs=["x"])
     assert step.python_bound
+    assert not step.stays_in_process
     assert pickle.loads(pickle.dumps(step)) == step
     with pytest.raises(InputError, match=r"expected shape \(1,\), one score a row"):
         step.score(block(x=[1.0]))
 
 
-def test_a_function_given_as_such_stays_in_the_process() -> None:
-    assert not RowScores(name="n", version=1, function=lambda rows: rows["x"], inputs=["x"]).python_bound
+def test_a_function_that_only_this_process_has_keeps_the_run_in_it() -> None:
+    def step(function: Any, **more: Any) -> RowScores:
+        return RowScores(name="n", version=1, function=function, inputs=["x"], **more)
+
+    assert step(lambda rows: rows["x"]).stays_in_process
+    assert not step(np.asarray).stays_in_process
+    language = Language(languages=["en"])
+    assert Recipe(name="x", steps=[language]).uses_processes
+    assert Recipe(name="x", steps=[language, step(np.asarray)]).uses_processes
+    assert not Recipe(name="x", steps=[language, step(lambda rows: rows["x"])]).uses_processes
+    assert not Recipe(name="x", steps=[step(weighted, numba=True)]).uses_processes

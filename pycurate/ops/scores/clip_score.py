@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ def clip_scores(image: NDArray[Any], text: NDArray[Any]) -> tuple[NDArray[np.flo
 
     Parameters
     ----------
-    image, text : (n, d) float16, bfloat16, float32 or int8, C order
+    image, text : (n, d) float16, float32, int8, or uint16 that holds bfloat16; C order
         Embeddings of the same rows; unnormalised rows are welcome.
 
     Returns
@@ -33,7 +33,8 @@ def clip_scores(image: NDArray[Any], text: NDArray[Any]) -> tuple[NDArray[np.flo
     flags : (n,) uint8
         Bits of ``UNJUDGED_REASONS``; 0 where the row is judged.
     """
-    scores = rowwise_scores(image, text, "cosine", threads=1)
+    bfloat16: Literal["bfloat16"] | None = "bfloat16" if image.dtype == np.uint16 else None
+    scores = rowwise_scores(image, text, "cosine", threads=1, dtype=bfloat16)
     return scores.similarities, scores.flags
 
 
