@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pycurate.arrow import arrow_values
 from pycurate.errors import PoolError
 from pycurate.io.parquet import read_columns
 from pycurate.io.pool import Shard
@@ -60,7 +61,7 @@ def _kept_batches(shards: Sequence[Shard], subset: UidArray) -> Iterator[pa.Reco
             mask = keep[start : start + batch.num_rows]
             start += batch.num_rows
             if mask.any():
-                yield batch.filter(pa.array(mask))
+                yield batch.filter(arrow_values(mask))
 
 
 def _kept(shard: Shard, subset: UidArray) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pycurate.arrow import numpy_values
 from pycurate.errors import PoolError
 from pycurate.io.store import Store
 from pycurate.io.tar import TarMember, tar_members
@@ -102,7 +103,7 @@ def check_tar(store: Store, tar: str, blocks: Iterable[Mapping[str, pa.Array]], 
         keys = columns[KEY_COLUMN].cast(pa.large_string())
         keys = keys.filter(pc.fill_null(pc.equal(columns[STATUS_COLUMN], "success"), False))
         places = pc.index_in(keys, value_set=in_tar)
-        matched[places.drop_null().to_numpy()] = True
+        matched[numpy_values(places.drop_null())] = True
         absent = keys.filter(places.is_null())
         missing += len(absent)
         first_missing += absent.slice(0, _SHOWN_KEYS).to_pylist()

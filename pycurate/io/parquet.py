@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pycurate.arrow import numpy_values
 from pycurate.errors import PoolError
 from pycurate.io.store import Store
 
@@ -146,7 +147,7 @@ def matrix_values(array: pa.Array, matrix: ParquetMatrix) -> NDArray[Any]:
     if values.null_count:
         row = int(np.argmax(np.asarray(values.is_null()))) // matrix.dimension
         raise PoolError(f"{matrix.path}: embedding column {matrix.column!r} has a null value", row=row)
-    flat: NDArray[Any] = values.to_numpy(zero_copy_only=True)
+    flat: NDArray[Any] = numpy_values(values)
     return flat.reshape(len(array), matrix.dimension)
 
 

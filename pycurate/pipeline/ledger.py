@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pycurate.arrow import arrow_values
 from pycurate.io.atomic import atomic_write
 from pycurate.kernels.uid import format_hex
 from pycurate.pipeline.decide import Decision
@@ -62,10 +62,12 @@ def _batch(
     return pa.RecordBatch.from_arrays(
         [
             hex_strings(uids),
-            pa.Array.from_buffers(pa.bool_(), len(uids), [None, _bits(reason == 0)]),
-            pa.DictionaryArray.from_arrays(_numbers(rule, reason > 0), names),
-            _numbers(value, ~np.isnan(value)),
-            pa.DictionaryArray.from_arrays(_numbers(place, limited[reason]), pa.array(thresholds[limited].tolist())),
+            arrow_values(reason == 0),
+            pa.DictionaryArray.from_arrays(arrow_values(rule, reason > 0), names),
+            arrow_values(value, ~np.isnan(value)),
+            pa.DictionaryArray.from_arrays(
+                arrow_values(place, limited[reason]), pa.array(thresholds[limited].tolist())
+            ),
             pa.nulls(len(uids), pa.string()) if decision.detail is None else _text(decision.detail[part]),
             pa.nulls(len(uids), pa.string()),
         ],
@@ -79,20 +81,10 @@ def hex_strings(uids: UidArray) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(uids), [None, pa.py_buffer(offsets), pa.py_buffer(format_hex(uids))])
 
 
-# pyarrow.array() of a NumPy array looks for pandas and imports it where it is installed: a quarter of a second and
-# 50 MB in every worker. From buffers it does not.
-
-
-def _numbers(values: NDArray[Any], valid: NDArray[np.bool_]) -> pa.Array:
-    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [_bits(valid), pa.py_buffer(values)])
-
-
-def _bits(values: NDArray[np.bool_]) -> pa.Buffer:
-    return pa.py_buffer(np.packbits(values, bitorder="little"))
-
-
 def _text(detail: NDArray[np.bytes_]) -> pa.Array:
     """Null-terminated UTF-8 as a dictionary of the few distinct texts; null where empty."""
     distinct, place = np.unique(detail, return_inverse=True)
     texts = pa.array([text.decode() for text in distinct.tolist()], pa.string())
-    return pa.DictionaryArray.from_arrays(_numbers(place.astype(np.int32), detail != b""), texts).dictionary_decode()
+    return pa.DictionaryArray.from_arrays(
+        arrow_values(place.astype(np.int32), detail != b""), texts
+    ).dictionary_decode()

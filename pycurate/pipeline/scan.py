@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 
+from pycurate.arrow import numpy_floats
 from pycurate.errors import InputError, PoolError
 from pycurate.io.pool import Pool, Shard
 from pycurate.pipeline.step import Needs, Step
@@ -56,23 +58,13 @@ class StoredColumn(Step):
 
 def numeric_column(block: Block, column: str) -> ScoreArray:
     """A stored column as float32 (float16 and float32 columns) or float64 (the rest), null as NaN."""
-    import pyarrow as pa
-
     values = block.columns[column]
-    if pa.types.is_null(values.type):
-        return np.full(block.rows, np.nan, np.float32)
-    single = pa.types.is_float32(values.type) or pa.types.is_float16(values.type)
-    if not (
-        single
-        or pa.types.is_floating(values.type)
-        or pa.types.is_integer(values.type)
-        or pa.types.is_boolean(values.type)
-    ):
-        raise InputError(f"column {column!r}: expected numbers, got {values.type}; name a numeric column")
-    target = np.float32 if single else np.float64
-    if values.null_count:
-        values = values.cast(pa.float32() if single else pa.float64(), safe=False)
-    return np.ascontiguousarray(values.to_numpy(zero_copy_only=False), dtype=target)
+    kind = values.type
+    if pa.types.is_null(kind) or pa.types.is_float16(kind) or pa.types.is_float32(kind):
+        return numpy_floats(values, np.float32)
+    if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return numpy_floats(values, np.float64)
+    raise InputError(f"column {column!r}: expected numbers, got {kind}; name a numeric column")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from pycurate.arrow import arrow_values
 from pycurate.errors import WorkspaceError
 from pycurate.io.atomic import atomic_write, write_json_atomic
 from pycurate.types import UID_DTYPE, ScoreArray
@@ -194,7 +195,7 @@ def _to_arrow(values: ScoreArray) -> pa.Array:
     if values.dtype.kind in "VS":
         raw = np.ascontiguousarray(values).view(np.uint8)
         return pa.Array.from_buffers(pa.binary(values.dtype.itemsize), len(values), [None, pa.py_buffer(raw)])
-    return pa.array(values)
+    return arrow_values(values)
 
 
 def _to_numpy(array: pa.Array, field: pa.Field) -> ScoreArray:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import field_validator
 
+from pycurate.arrow import arrow_values
 from pycurate.ops.selection import filter_expression as sql
 from pycurate.pipeline.step import Artefact, Needs
 from pycurate.steps.base import DecidingStep, codes_of
@@ -75,5 +76,6 @@ class Filter(DecidingStep):
 def _to_arrow(name: str, values: ScoreArray) -> pa.Array:
     if values.dtype.kind == "V":
         raise ValueError(f"score {name!r}: keys cannot be used in an expression")
-    array = pa.array(values)
-    return array.cast(pa.string()) if values.dtype.kind == "S" else array
+    return (
+        pa.array(values.tolist(), pa.binary()).cast(pa.string()) if values.dtype.kind == "S" else arrow_values(values)
+    )

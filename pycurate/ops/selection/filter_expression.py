@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pycurate.arrow import numpy_values
 from pycurate.errors import InputError
 
 FALSE, TRUE, UNKNOWN = 0, 1, 2
@@ -85,7 +86,8 @@ def evaluate_filter(expression: str, columns: Mapping[str, pa.Array]) -> NDArray
     if not pa.types.is_boolean(result.type):
         raise InputError(f"filter {expression!r}: expected a true or false expression, got one of type {result.type}")
     codes = pc.fill_null(result.cast(pa.uint8()), UNKNOWN)
-    return np.ascontiguousarray(codes.to_numpy(zero_copy_only=False), dtype=np.uint8)
+    values: NDArray[np.uint8] = numpy_values(codes)
+    return values
 
 
 @cache

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pycurate.arrow import numpy_floats
+
 PATTERN_BYTES = 32_768  # RE2 refuses patterns whose program exceeds its memory budget; lists are cut into such pieces
 
 
@@ -70,5 +72,5 @@ def _escape(word: str) -> str:
 
 
 def _floats(counts: Any) -> NDArray[np.float32]:
-    floats = counts.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(floats, dtype=np.float32)
+    floats: NDArray[np.float32] = numpy_floats(counts, np.float32)
+    return floats
