@@ -45,7 +45,7 @@ RECORD = "reshard.json"
 SIZES = "sizes.json"
 SAVED_SUBSET = "subset.npy"
 WORKER_BYTES = 64 << 20
-"""Of one task: the members of a tar of 100,000 samples take 30 MB, the buffers 2."""
+"""Of one task: listing a tar of 100,000 samples takes 42 MB, copying 3; DataComp tars have 10,000."""
 
 _OUTPUT = re.compile(r"(\d{8,})(?:\.tar|_stats\.json)")
 

@@ -83,6 +83,8 @@ class TarPiece:
 
 @dataclass(frozen=True, slots=True)
 class TarOutput:
+    """One tar to write, and what goes into it."""
+
     number: int
     pieces: tuple[TarPiece, ...]
 

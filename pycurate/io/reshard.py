@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import PoolError
+from pycurate.io.atomic import atomic_write
 from pycurate.io.store import RangeReader, Store, cut_short
 from pycurate.io.tar import TarMember, tar_members
 from pycurate.io.uids import path_uids
@@ -97,12 +98,18 @@ _INDEX_ARRAYS = ("uids", "positions", "copies", "first_member", "offsets", "size
 
 
 def tar_uid_source(store: Store, tars: Sequence[str]) -> TarUidSource:
-    """Where the uids of the samples are: in the json members if the first one, of all tars in order, has a ``uid``."""
+    """Where the uids of the samples are: in the json members if the first of them, in the first tar that is not empty,
+    has a ``uid``."""
     for tar in tars:
+        empty = True
         for member in tar_members(store, tar):
+            empty = False
             if member.extension.lower() == "json":
                 with store.reader(tar) as reader:
-                    return "path" if _json_uid(reader, tar, member) is None else "json"
+                    found = _json_uid(reader, tar, member.name, member.offset, member.size)
+                    return "path" if found is None else "json"
+        if not empty:
+            break
     return "path"
 
 
@@ -152,7 +159,7 @@ class _SampleTable:
 
     def __init__(self) -> None:
         self.keys: list[str] = []
-        self.json: dict[int, TarMember] = {}
+        self.json = array("q")  # of each sample, the number of its json member; -1 where it has none
         self.sample_of, self.offsets, self.sizes, self.extension_of = (array("q") for _ in range(4))
         self.extensions: dict[str, int] = {}
         self._open: dict[str, int] = {}
@@ -168,13 +175,14 @@ class _SampleTable:
             sample = self._open[member.key] = len(self.keys)
             self.keys.append(member.key)
             self._has.append(0)
+            self.json.append(-1)
         self._has[sample] |= 1 << extension
+        if member.extension.lower() == "json":
+            self.json[sample] = len(self.offsets)
         self.sample_of.append(sample)
         self.offsets.append(member.offset)
         self.sizes.append(member.size)
         self.extension_of.append(extension)
-        if member.extension.lower() == "json":
-            self.json[sample] = member
 
     def members_of(self, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Members of the samples (rising), sample by sample, and where each sample begins in them, (s + 1,)."""
@@ -190,9 +198,10 @@ def _json_uids(store: Store, tar: str, table: _SampleTable) -> tuple[UidArray, N
     """Uids of the samples that have one, and the numbers of these samples."""
     text, known = bytearray(), array("q")
     with store.reader(tar) as reader:
-        for sample in range(len(table.keys)):
-            member = table.json.get(sample)
-            uid = None if member is None else _json_uid(reader, tar, member)
+        for sample, (key, member) in enumerate(zip(table.keys, table.json, strict=True)):
+            if member < 0:
+                continue
+            uid = _json_uid(reader, tar, f"{key}.json", table.offsets[member], table.sizes[member])
             if uid is not None:
                 text += uid.encode()
                 known.append(sample)
@@ -200,26 +209,26 @@ def _json_uids(store: Store, tar: str, table: _SampleTable) -> tuple[UidArray, N
     return uids, np.frombuffer(known, np.int64)
 
 
-def _json_uid(reader: RangeReader, tar: str, member: TarMember) -> str | None:
+def _json_uid(reader: RangeReader, tar: str, name: str, offset: int, size: int) -> str | None:
     """The uid in a json member as it stands there; None when it has none."""
-    if member.size > LARGEST_JSON_BYTES:
+    if size > LARGEST_JSON_BYTES:
         raise PoolError(
-            f"{tar}: member {member.name!r} has {member.size:,} bytes; expected at most {LARGEST_JSON_BYTES:,} of "
+            f"{tar}: member {name!r} has {size:,} bytes; expected at most {LARGEST_JSON_BYTES:,} of "
             "JSON: remove it or shorten it"
         )
     try:
-        facts: Any = json.loads(reader.read(member.offset, member.size))
+        facts: Any = json.loads(reader.read(offset, size))
     except (ValueError, RecursionError) as error:
         raise PoolError(
-            f"{tar}: member {member.name!r} is not JSON ({type(error).__name__}: {str(error)[:80]}); write it again"
+            f"{tar}: member {name!r} is not JSON ({type(error).__name__}: {str(error)[:80]}); write it again"
         ) from error
     if not isinstance(facts, dict):
-        raise PoolError(f"{tar}: member {member.name!r} holds a JSON {type(facts).__name__}; expected an object")
+        raise PoolError(f"{tar}: member {name!r} holds a JSON {type(facts).__name__}; expected an object")
     uid = facts.get("uid")
     if uid is None:
         return None
     if not isinstance(uid, str) or not _HEX_UID.fullmatch(uid):
-        raise PoolError(f"{tar}: member {member.name!r} has the uid {str(uid)[:48]!r}; expected 32 hex digits")
+        raise PoolError(f"{tar}: member {name!r} has the uid {str(uid)[:48]!r}; expected 32 hex digits")
     return uid
 
 
@@ -262,7 +271,7 @@ def nearby(store: Store, tar: str, scratch: Path) -> Iterator[Store]:
     try:
         copy = scratch / tar
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with store.open(tar) as source, copy.open("wb") as target:
+        with store.open(tar) as source, atomic_write(copy) as target:  # for what it says of a full disk
             shutil.copyfileobj(source, target, _CHUNK_BYTES)
         yield Store.at(scratch)
     finally:

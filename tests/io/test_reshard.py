@@ -142,6 +142,12 @@ def test_the_first_json_says_where_uids_are(tmp_path: Path, first: list[Member],
     assert tar_uid_source(Store.at(tmp_path), ["a.tar"]) == expected
 
 
+def test_empty_tars_do_not_say_where_uids_are(tmp_path: Path) -> None:
+    pack(tmp_path / "a.tar", [])
+    pack(tmp_path / "b.tar", sample("1", A))
+    assert tar_uid_source(Store.at(tmp_path), ["a.tar", "b.tar"]) == "json"
+
+
 def test_an_empty_tar_has_no_samples(tmp_path: Path) -> None:
     pack(tmp_path / "a.tar", [])
     for source in ("json", "path"):
