@@ -1,29 +1,30 @@
 """Between Arrow and NumPy without pandas.
 
-``pyarrow.array`` of a NumPy array and ``Array.to_numpy`` look for pandas and import it where it is installed: half a
+``pyarrow.array``, ``pyarrow.scalar`` and ``Array.to_numpy`` look for pandas and import it where it is installed: half a
 second and 50 MB in every process. Going through the buffers does not, and copies nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 
-def numpy_values(array: pa.Array) -> NDArray[Any]:
-    """A read-only view of a number array without nulls, or a copy of a boolean one; (n,)."""
-    assert not array.null_count
+def numpy_values(array: pa.Array, missing: float | None = None) -> NDArray[Any]:
+    """A read-only view of numbers (n,), or a copy: of truth values, and where nulls become ``missing``."""
+    assert missing is not None or not array.null_count
     if pa.types.is_boolean(array.type):
-        array = array.cast(pa.uint8())
-        return numpy_values(array).view(np.bool_)
+        values = numpy_values(array.cast(pa.uint8()), missing)
+        return values if array.null_count else values.view(np.bool_)
     dtype = np.dtype(array.type.to_pandas_dtype())
     if not len(array):
         return np.empty(0, dtype)
-    return np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
+    values = np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
+    return np.where(numpy_values(array.is_valid()), values, dtype.type(missing)) if array.null_count else values
 
 
 def numpy_floats(array: pa.Array, dtype: type[np.floating[Any]]) -> NDArray[Any]:
@@ -35,7 +36,7 @@ def numpy_floats(array: pa.Array, dtype: type[np.floating[Any]]) -> NDArray[Any]
         array = array.cast(pa.uint8())
     if array.type != kind:
         array = array.cast(kind, safe=False)
-    return numpy_values(pc.fill_null(array, pa.scalar(float("nan"), kind)) if array.null_count else array)
+    return numpy_values(array, missing=np.nan)
 
 
 def arrow_values(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.Array:
@@ -44,6 +45,16 @@ def arrow_values(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -
     data = _bits(values) if values.dtype == np.bool_ else pa.py_buffer(values)
     mask = None if valid is None else _bits(valid)
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [mask, data])
+
+
+def arrow_texts(texts: Sequence[str | None]) -> pa.Array:
+    """Texts as an Arrow large_string array."""
+    encoded = [b"" if text is None else text.encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    valid = None if None not in texts else _bits(np.array([text is not None for text in texts]))
+    buffers = [valid, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.large_string(), len(encoded), buffers)
 
 
 def _bits(values: NDArray[np.bool_]) -> pa.Buffer:

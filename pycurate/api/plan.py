@@ -64,7 +64,7 @@ def plan(
     if workers < 1:
         raise InputError(f"workers: expected at least 1, got {workers}")
     if processes is None:
-        processes = workers > 1 and any(step.python_bound for step in made.steps)
+        processes = workers > 1 and made.uses_processes
     sets = column_sets(made.steps)
     cap = default_memory_bytes() if memory_bytes is None else memory_bytes
     memory = run_memory(opened, sets, cap, workers, processes)

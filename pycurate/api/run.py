@@ -127,7 +127,7 @@ def run(
     settings = _Settings(
         memory_bytes=default_memory_bytes() if memory_bytes is None else memory_bytes,
         workers=workers,
-        processes=any(s.python_bound for s in made.steps) and workers > 1 if processes is None else processes,
+        processes=made.uses_processes and workers > 1 if processes is None else processes,
         verify=verify,
         allow_duplicate_uids=allow_duplicate_uids,
         report=report,

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pycurate.arrow import numpy_values
+from pycurate.arrow import arrow_texts, arrow_values, numpy_values
 from pycurate.errors import PoolError
 from pycurate.io.store import Store
 from pycurate.io.tar import TarMember, tar_members
@@ -55,8 +55,8 @@ def image_sizes(store: Store, tar: str) -> ImageSizes:
     """Sizes in bytes of every image of a tar, by its headers."""
     members = list(_image_members(store, tar).values())
     return ImageSizes(
-        pa.array([member.key for member in members], pa.large_string()),
-        pa.array([member.size for member in members], pa.int64()),
+        arrow_texts([member.key for member in members]),
+        arrow_values(np.array([member.size for member in members], np.int64)),
     )
 
 
@@ -96,7 +96,7 @@ def images_by_uid(store: Store, tars: Sequence[str], uids: Mapping[int, str]) ->
 
 def check_tar(store: Store, tar: str, blocks: Iterable[Mapping[str, pa.Array]], whole: bool) -> TarCheck:
     """Join a tar with the key and status columns of its parquet. Images without a row are counted if ``whole``."""
-    in_tar = pa.array(list(_image_members(store, tar)), pa.large_string())
+    in_tar = arrow_texts(list(_image_members(store, tar)))
     matched = np.zeros(len(in_tar), np.bool_)
     missing, first_missing = 0, []
     for columns in blocks:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pycurate.arrow import arrow_values
+from pycurate.arrow import arrow_texts, arrow_values
 from pycurate.io.atomic import atomic_write
 from pycurate.kernels.uid import format_hex
 from pycurate.pipeline.decide import Decision
@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
 
 def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence[Rule]) -> None:
     """One shard's ledger as parquet, rows in the shard's order, in row groups of 131,072 so that memory stays small."""
-    names = pa.array([rule.name for rule in rules], pa.string())
+    names = arrow_texts([rule.name for rule in rules]).cast(pa.string())
     thresholds = np.array([np.nan, *(np.nan if r.threshold is None else r.threshold for r in rules)])
     with (
         atomic_write(path) as file,
@@ -65,9 +65,7 @@ def _batch(
             arrow_values(reason == 0),
             pa.DictionaryArray.from_arrays(arrow_values(rule, reason > 0), names),
             arrow_values(value, ~np.isnan(value)),
-            pa.DictionaryArray.from_arrays(
-                arrow_values(place, limited[reason]), pa.array(thresholds[limited].tolist())
-            ),
+            pa.DictionaryArray.from_arrays(arrow_values(place, limited[reason]), arrow_values(thresholds[limited])),
             pa.nulls(len(uids), pa.string()) if decision.detail is None else _text(decision.detail[part]),
             pa.nulls(len(uids), pa.string()),
         ],
@@ -84,7 +82,7 @@ def hex_strings(uids: UidArray) -> pa.Array:
 def _text(detail: NDArray[np.bytes_]) -> pa.Array:
     """Null-terminated UTF-8 as a dictionary of the few distinct texts; null where empty."""
     distinct, place = np.unique(detail, return_inverse=True)
-    texts = pa.array([text.decode() for text in distinct.tolist()], pa.string())
+    texts = arrow_texts([text.decode() for text in distinct.tolist()]).cast(pa.string())
     return pa.DictionaryArray.from_arrays(
         arrow_values(place.astype(np.int32), detail != b""), texts
     ).dictionary_decode()

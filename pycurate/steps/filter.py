@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import field_validator
 
-from pycurate.arrow import arrow_values
+from pycurate.arrow import arrow_texts, arrow_values
 from pycurate.ops.selection import filter_expression as sql
 from pycurate.pipeline.step import Artefact, Needs
 from pycurate.steps.base import DecidingStep, codes_of
@@ -77,5 +77,5 @@ def _to_arrow(name: str, values: ScoreArray) -> pa.Array:
     if values.dtype.kind == "V":
         raise ValueError(f"score {name!r}: keys cannot be used in an expression")
     return (
-        pa.array(values.tolist(), pa.binary()).cast(pa.string()) if values.dtype.kind == "S" else arrow_values(values)
+        arrow_texts([text.decode() for text in values.tolist()]) if values.dtype.kind == "S" else arrow_values(values)
     )

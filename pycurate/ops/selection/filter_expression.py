@@ -85,8 +85,7 @@ def evaluate_filter(expression: str, columns: Mapping[str, pa.Array]) -> NDArray
         cursor.close()
     if not pa.types.is_boolean(result.type):
         raise InputError(f"filter {expression!r}: expected a true or false expression, got one of type {result.type}")
-    codes = pc.fill_null(result.cast(pa.uint8()), UNKNOWN)
-    values: NDArray[np.uint8] = numpy_values(codes)
+    values: NDArray[np.uint8] = numpy_values(result.cast(pa.uint8()), missing=UNKNOWN)
     return values
 
 

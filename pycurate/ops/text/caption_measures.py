@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pycurate.arrow import numpy_floats
+from pycurate.arrow import arrow_texts, numpy_floats
 
 PATTERN_BYTES = 32_768  # RE2 refuses patterns whose program exceeds its memory budget; lists are cut into such pieces
 
@@ -22,8 +22,8 @@ def caption_words(captions: pa.Array) -> NDArray[np.float32]:
     Whitespace is Unicode's, the 29 characters for which ``str.isspace`` is true.
     """
     trimmed = pc.utf8_trim_whitespace(captions)
-    words = pc.list_value_length(pc.utf8_split_whitespace(trimmed))
-    return _floats(pc.if_else(pc.equal(pc.binary_length(trimmed), 0), pa.scalar(0, words.type), words))
+    words = _floats(pc.list_value_length(pc.utf8_split_whitespace(trimmed)))
+    return np.where(_floats(pc.binary_length(trimmed)) == 0, np.float32(0), words)  # "" splits into one empty word
 
 
 def caption_chars(captions: pa.Array) -> NDArray[np.float32]:
@@ -39,7 +39,7 @@ def script_chars(captions: pa.Array, script: str) -> NDArray[np.float32]:
 def is_script(script: str) -> bool:
     """True for the name of a Unicode script that ``script_chars`` knows, such as ``Han``."""
     try:
-        script_chars(pa.array([""]), script)
+        script_chars(arrow_texts([""]), script)
     except pa.ArrowInvalid:
         return False
     return True

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_128_digest
 
+from pycurate.arrow import arrow_texts
 from pycurate.types import UID_DTYPE, UidArray
 
 NO_KEY = (0, 0)
@@ -34,7 +35,7 @@ def row_keys(values: pa.Array, normalise: bool = False) -> UidArray:
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)):
         values = pc.cast(values, pa.large_string())
         if normalise:
-            values = pa.array([None if v is None else normalise_caption(v) for v in values.to_pylist()], values.type)
+            values = arrow_texts([None if v is None else normalise_caption(v) for v in values.to_pylist()])
         values = values.cast(pa.large_binary())
     missing = bytes(16)
     digests = b"".join([missing if value is None else xxh3_128_digest(value) for value in values.to_pylist()])
