@@ -1,0 +1,170 @@
+#include "kernels/rowwise/rowwise.h"
+
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bindings/array_checks.h"
+#include "bindings/interrupt.h"
+
+namespace pycurate::bindings {
+namespace {
+
+using rowwise::Element, rowwise::Heads, rowwise::Matrix, rowwise::Metric;
+using Floats = py::array_t<float>;
+
+Element element_of(const std::string& name, const char* argument) {
+    if (name == "float32") return Element::float32;
+    if (name == "float16") return Element::float16;
+    if (name == "bfloat16") return Element::bfloat16;
+    if (name == "int8") return Element::int8;
+    throw py::value_error(std::string(argument) +
+                          ": expected 'float32', 'float16', 'bfloat16' or 'int8', got '" + name + "'");
+}
+
+Metric metric_of(const std::string& name) {
+    if (name == "cosine") return Metric::cosine;
+    if (name == "inner_product") return Metric::inner_product;
+    if (name == "l2") return Metric::l2;
+    throw py::value_error("metric: expected 'cosine', 'inner_product' or 'l2', got '" + name + "'");
+}
+
+std::string shape_of(const py::array& array) { return std::string(py::str(array.attr("shape"))); }
+
+/// The rows of `array` as the kernels read them; throws unless it is (n, d), holds what `element` says
+/// (bfloat16 as uint16) and has adjacent elements in each row.
+Matrix matrix_of(const py::array& array, const std::string& name, Element element) {
+    static constexpr const char* stored[] = {"float32", "float16", "uint16", "int8"};
+    const char* expected = stored[static_cast<int>(element)];
+    if (!array.dtype().equal(py::dtype(expected))) throw_dtype(array, name.c_str(), expected);
+    if (array.ndim() != 2)
+        throw py::value_error(name + ": expected a 2-D array (n, d), got " + std::to_string(array.ndim()) +
+                              "-D");
+    if (array.shape(1) > 1 && array.strides(1) != array.itemsize())
+        throw py::value_error(
+            name + ": expected adjacent elements in each row (any stride between rows), got strides " +
+            std::string(py::str(array.attr("strides"))) + "; pass numpy.ascontiguousarray(" + name + ")");
+    return {array.data(), array.strides(0)};
+}
+
+/// A head's output, allocated, and the views the kernels take.
+struct HeadArrays {
+    Heads heads{};
+    std::optional<Floats> out;
+};
+
+HeadArrays heads_of(const std::optional<Floats>& weights, const std::optional<Floats>& bias,
+                    const std::string& name, py::ssize_t n, py::ssize_t d) {
+    HeadArrays result;
+    if (!weights || !bias) return result;
+    check_matrix(*weights, (name + ".weights").c_str());
+    if (weights->shape(1) != d)
+        throw py::value_error(name + ".weights: expected shape (h, " + std::to_string(d) +
+                              ") to match the rows, got " + shape_of(*weights));
+    if (bias->ndim() != 1 || bias->shape(0) != weights->shape(0) || !(bias->flags() & py::array::c_style))
+        throw py::value_error(name + ".bias: expected shape (" + std::to_string(weights->shape(0)) +
+                              ",), C order, one for each row of weights, got " + shape_of(*bias));
+    result.out.emplace(std::vector<py::ssize_t>{n, weights->shape(0)});
+    result.heads = {weights->data(), bias->data(), result.out->mutable_data(),
+                    static_cast<std::size_t>(weights->shape(0))};
+    return result;
+}
+
+py::tuple score_pairs(const py::array& a, const py::array& b, const std::string& element,
+                      const std::string& metric, bool with_norms, const std::optional<Floats>& weights_a,
+                      const std::optional<Floats>& bias_a, const std::optional<Floats>& weights_b,
+                      const std::optional<Floats>& bias_b, std::size_t threads) {
+    rowwise::PairRequest request{};
+    request.element = element_of(element, "element");
+    request.metric = metric_of(metric);
+    request.a = matrix_of(a, "a", request.element);
+    request.b = matrix_of(b, "b", request.element);
+    const py::ssize_t n = a.shape(0), d = a.shape(1);
+    if (b.shape(0) != n || b.shape(1) != d)
+        throw py::value_error("b: expected shape " + shape_of(a) + " to match a, got " + shape_of(b));
+    request.n = static_cast<std::size_t>(n);
+    request.d = static_cast<std::size_t>(d);
+    Floats similarities(n);
+    request.similarities = similarities.mutable_data();
+    std::optional<Floats> norms_a, norms_b;
+    std::optional<py::array_t<std::uint8_t>> flags;
+    if (with_norms) {
+        request.norms_a = norms_a.emplace(n).mutable_data();
+        request.norms_b = norms_b.emplace(n).mutable_data();
+        request.flags = flags.emplace(n).mutable_data();
+    }
+    const HeadArrays heads_a = heads_of(weights_a, bias_a, "heads_a", n, d);
+    const HeadArrays heads_b = heads_of(weights_b, bias_b, "heads_b", n, d);
+    request.heads_a = heads_a.heads;
+    request.heads_b = heads_b.heads;
+    bool finished;
+    {
+        const py::gil_scoped_release no_gil;
+        finished = rowwise::score_pairs(request, threads, interrupted);
+    }
+    if (!finished) throw py::error_already_set();
+    return py::make_tuple(similarities, norms_a, norms_b, flags, heads_a.out, heads_b.out);
+}
+
+py::tuple measure_rows(const py::array& x, const std::string& element, const std::optional<Floats>& weights,
+                       const std::optional<Floats>& bias, std::size_t threads) {
+    rowwise::RowRequest request{};
+    request.element = element_of(element, "element");
+    request.x = matrix_of(x, "x", request.element);
+    request.n = static_cast<std::size_t>(x.shape(0));
+    request.d = static_cast<std::size_t>(x.shape(1));
+    Floats norms(x.shape(0));
+    py::array_t<std::uint8_t> flags(x.shape(0));
+    request.norms = norms.mutable_data();
+    request.flags = flags.mutable_data();
+    const HeadArrays heads = heads_of(weights, bias, "heads", x.shape(0), x.shape(1));
+    request.heads = heads.heads;
+    bool finished;
+    {
+        const py::gil_scoped_release no_gil;
+        finished = rowwise::measure_rows(request, threads, interrupted);
+    }
+    if (!finished) throw py::error_already_set();
+    return py::make_tuple(norms, flags, heads.out);
+}
+
+py::array convert_rows(const py::array& x, const std::string& element, const std::string& to,
+                       std::size_t threads) {
+    rowwise::ConvertRequest request{};
+    request.from = element_of(element, "element");
+    request.to = element_of(to, "to");
+    if (request.from == Element::int8)
+        throw py::type_error("x: expected float32, float16 or bfloat16 to convert, got int8");
+    if (request.to == Element::int8)
+        throw py::value_error("to: expected 'float32', 'float16' or 'bfloat16', got 'int8'");
+    request.x = matrix_of(x, "x", request.from);
+    request.n = static_cast<std::size_t>(x.shape(0));
+    request.d = static_cast<std::size_t>(x.shape(1));
+    py::array out(py::dtype(request.to == Element::bfloat16 ? "uint16" : to), {x.shape(0), x.shape(1)});
+    request.out = out.mutable_data();
+    bool finished;
+    {
+        const py::gil_scoped_release no_gil;
+        finished = rowwise::convert_rows(request, threads, interrupted);
+    }
+    if (!finished) throw py::error_already_set();
+    return out;
+}
+
+}  // namespace
+
+void bind_rowwise(py::module_& m) {
+    py::module_ rowwise = m.def_submodule("rowwise");
+    rowwise.def("score_pairs", &score_pairs, py::arg("a"), py::arg("b"), py::arg("element"),
+                py::arg("metric"), py::arg("with_norms"), py::arg("weights_a").noconvert(),
+                py::arg("bias_a").noconvert(), py::arg("weights_b").noconvert(),
+                py::arg("bias_b").noconvert(), py::arg("threads"));
+    rowwise.def("measure_rows", &measure_rows, py::arg("x"), py::arg("element"),
+                py::arg("weights").noconvert(), py::arg("bias").noconvert(), py::arg("threads"));
+    rowwise.def("convert_rows", &convert_rows, py::arg("x"), py::arg("element"), py::arg("to"),
+                py::arg("threads"));
+}
+
+}  // namespace pycurate::bindings

@@ -1,0 +1,265 @@
+"""Aligned rows: similarity, norms, checks and linear heads of embeddings in one pass over memory.
+
+Every similarity here is *canonical* (``pycurate.reference.rowwise`` is its definition): the same bits on every
+instruction set and for any number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycurate import _core
+
+Metric: TypeAlias = Literal["cosine", "inner_product", "l2"]
+FloatType: TypeAlias = Literal["float32", "float16", "bfloat16"]
+
+A_NOT_FINITE, A_ZERO, B_NOT_FINITE, B_ZERO = np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
+"""Bits of ``flags``. *Not finite*: the squared norm is not a finite float32, because an element is NaN or infinite or
+the sum overflows. *Zero*: the squared norm is 0, because every element is or the sum underflows."""
+
+__all__ = [
+    "A_NOT_FINITE",
+    "A_ZERO",
+    "B_NOT_FINITE",
+    "B_ZERO",
+    "Heads",
+    "RowStatistics",
+    "RowwiseScores",
+    "convert",
+    "pair_similarity",
+    "row_statistics",
+    "rowwise_scores",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heads:
+    """Linear heads on embeddings: score[i, k] = x[i] · weights[k] + bias[k].
+
+    Parameters
+    ----------
+    weights
+        (h, d) float32, C order.
+    bias
+        (h,) float32.
+    """
+
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        for name, array in (("weights", self.weights), ("bias", self.bias)):
+            if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+                raise TypeError(
+                    f"{name}: expected a float32 array, got {_kind(array)}; pass numpy.asarray({name}, numpy.float32)"
+                )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowwiseScores:
+    """What one pass over n aligned rows gives."""
+
+    similarities: NDArray[np.float32]  # (n,) NaN where the row cannot be judged
+    norms_a: NDArray[np.float32]  # (n,) Euclidean norms; inf or NaN where flagged as not finite
+    norms_b: NDArray[np.float32]  # (n,)
+    flags: NDArray[np.uint8]  # (n,) A_NOT_FINITE | A_ZERO | B_NOT_FINITE | B_ZERO
+    heads_a: NDArray[np.float32] | None  # (n, h), None where no heads were asked for
+    heads_b: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowStatistics:
+    """What one pass over n rows gives."""
+
+    norms: NDArray[np.float32]  # (n,) Euclidean norms
+    flags: NDArray[np.uint8]  # (n,) A_NOT_FINITE | A_ZERO
+    heads: NDArray[np.float32] | None  # (n, h), None where no heads were asked for
+
+
+def pair_similarity(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    metric: Metric = "cosine",
+    *,
+    threads: int | None = None,
+    dtype: Literal["bfloat16"] | None = None,
+) -> NDArray[np.float32]:
+    """Similarity of each row of ``a`` with the same row of ``b``; larger is nearer.
+
+    Parameters
+    ----------
+    a, b
+        (n, d) arrays of the same dtype: float16, bfloat16 (from ml_dtypes, or uint16 bits with ``dtype="bfloat16"``),
+        float32 or int8; normalised or not. The elements of a row must be adjacent; rows may be any stride apart.
+        Nothing is copied.
+    metric
+        ``"cosine"``: dot / (|a| |b|) in [-1, 1], exactly 1 for identical rows. ``"inner_product"``: dot. ``"l2"``: the
+        negated squared distance, -(|a|² + |b|² - 2 dot), at most 0, and exactly 0 for identical rows.
+    threads
+        Threads to use; every processor this process may run on by default. The result does not depend on it.
+    dtype
+        ``"bfloat16"`` to read uint16 arrays as bfloat16 bits.
+
+    Returns
+    -------
+    (n,) float32. NaN where the result is not a finite number: a row with NaN or infinite elements, an overflow of
+    float32, or, for cosine, a zero row.
+
+    Raises
+    ------
+    TypeError
+        ``a`` or ``b`` is not an array of a dtype above, or they differ.
+    ValueError
+        A shape, stride or ``metric`` is not as above.
+    KeyboardInterrupt
+        Ctrl-C, within about a tenth of a second.
+
+    Notes
+    -----
+    Sums are float32 fused multiply-adds in 16 lanes (exact integers for int8), the rest float64 rounded once, so that
+    the bits are the same on every instruction set and for any number of threads.
+    """
+    x, y, element = _pair(a, b, dtype)
+    similarities: NDArray[np.float32] = _core.rowwise.score_pairs(
+        x, y, element, metric, False, None, None, None, None, _threads(threads)
+    )[0]
+    return similarities
+
+
+def rowwise_scores(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    metric: Metric = "cosine",
+    *,
+    heads_a: Heads | None = None,
+    heads_b: Heads | None = None,
+    threads: int | None = None,
+    dtype: Literal["bfloat16"] | None = None,
+) -> RowwiseScores:
+    """Similarity, norms, flags and any number of linear heads of aligned rows, reading each row once from memory.
+
+    Parameters
+    ----------
+    a, b, metric, threads, dtype
+        As in :func:`pair_similarity`.
+    heads_a, heads_b
+        Linear heads on the rows of ``a`` and of ``b``. They are canonical sums too: the same bits everywhere.
+
+    Returns
+    -------
+    RowwiseScores
+        A row whose norm is not finite has NaN similarity for cosine and l2, and for ``inner_product`` where the dot
+        product itself is not finite; a zero row has NaN similarity for cosine only.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyboardInterrupt
+        As :func:`pair_similarity`; also for heads whose shape does not match the rows.
+    """
+    x, y, element = _pair(a, b, dtype)
+    return RowwiseScores(
+        *_core.rowwise.score_pairs(
+            x, y, element, metric, True, *_head_arrays(heads_a), *_head_arrays(heads_b), _threads(threads)
+        )
+    )
+
+
+def row_statistics(
+    x: NDArray[Any],
+    *,
+    heads: Heads | None = None,
+    threads: int | None = None,
+    dtype: Literal["bfloat16"] | None = None,
+) -> RowStatistics:
+    """Norms, flags and any number of linear heads of the rows of one (n, d) matrix, read once from memory.
+
+    Parameters
+    ----------
+    x, threads, dtype
+        As ``a`` in :func:`pair_similarity`.
+    heads
+        Linear heads on the rows.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyboardInterrupt
+        As :func:`rowwise_scores`.
+    """
+    rows, element = _rows("x", x, dtype)
+    return RowStatistics(*_core.rowwise.measure_rows(rows, element, *_head_arrays(heads), _threads(threads)))
+
+
+def convert(
+    x: NDArray[Any],
+    to: FloatType,
+    *,
+    threads: int | None = None,
+    dtype: Literal["bfloat16"] | None = None,
+) -> NDArray[Any]:
+    """A converted copy of an (n, d) matrix; rounds to nearest, ties to even, once.
+
+    Parameters
+    ----------
+    x, threads, dtype
+        As ``a`` in :func:`pair_similarity`, but not int8.
+    to
+        ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+
+    Returns
+    -------
+    (n, d) C-ordered float32, float16, or uint16 bits for ``"bfloat16"``. A NaN stays a NaN, quiet, with its sign and
+    the upper bits of its payload.
+    """
+    rows, element = _rows("x", x, dtype)
+    return _core.rowwise.convert_rows(rows, element, to, _threads(threads))
+
+
+def _kind(x: object) -> str:
+    return f"dtype {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+
+
+def _rows(name: str, x: NDArray[Any], dtype: str | None) -> tuple[NDArray[Any], str]:
+    """``x`` as the compiled module takes it, bfloat16 as uint16 bits, and the name of its element type."""
+    if dtype not in (None, "bfloat16"):
+        raise ValueError(f"dtype: expected None or 'bfloat16', got {dtype!r}")
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}; pass numpy.asarray({name})")
+    element = x.dtype.name
+    if element == "uint16":
+        if dtype is None:
+            raise TypeError(
+                f"{name}: got dtype uint16, which may hold bfloat16 bits; pass dtype='bfloat16' to read it so"
+            )
+        element = "bfloat16"
+    elif dtype == "bfloat16" and element != "bfloat16":
+        raise TypeError(f"{name}: expected bfloat16 or its bits as uint16 with dtype='bfloat16', got dtype {x.dtype}")
+    if element not in ("float32", "float16", "bfloat16", "int8") or not x.dtype.isnative:
+        raise TypeError(
+            f"{name}: expected float16, bfloat16, float32 or int8 in native byte order, got dtype {x.dtype}; convert "
+            f"it on purpose, for instance {name}.astype(numpy.float32)"
+        )
+    return (x.view(np.uint16) if x.dtype.name == "bfloat16" else x), element
+
+
+def _pair(a: NDArray[Any], b: NDArray[Any], dtype: str | None) -> tuple[NDArray[Any], NDArray[Any], str]:
+    x, element = _rows("a", a, dtype)
+    y, element_b = _rows("b", b, dtype)
+    if element_b != element:
+        raise TypeError(f"b: expected {element} to match a, got {element_b}; convert one of them on purpose")
+    return x, y, element
+
+
+def _head_arrays(heads: Heads | None) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
+    return (None, None) if heads is None else (heads.weights, heads.bias)
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return 0
+    if threads < 1:
+        raise ValueError(f"threads: expected None or at least 1, got {threads}")
+    return threads
