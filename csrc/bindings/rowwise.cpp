@@ -15,13 +15,12 @@ namespace {
 using rowwise::Element, rowwise::Heads, rowwise::Matrix, rowwise::Metric;
 using Floats = py::array_t<float>;
 
-Element element_of(const std::string& name, const char* argument) {
+Element element_of(const std::string& name) {
     if (name == "float32") return Element::float32;
     if (name == "float16") return Element::float16;
     if (name == "bfloat16") return Element::bfloat16;
     if (name == "int8") return Element::int8;
-    throw py::value_error(std::string(argument) +
-                          ": expected 'float32', 'float16', 'bfloat16' or 'int8', got '" + name + "'");
+    throw py::value_error("element: expected 'float32', 'float16', 'bfloat16' or 'int8', got '" + name + "'");
 }
 
 Metric metric_of(const std::string& name) {
@@ -42,7 +41,7 @@ Matrix matrix_of(const py::array& array, const std::string& name, Element elemen
     if (array.ndim() != 2)
         throw py::value_error(name + ": expected a 2-D array (n, d), got " + std::to_string(array.ndim()) +
                               "-D");
-    if (array.shape(1) > 1 && array.strides(1) != array.itemsize())
+    if (array.size() > 0 && array.shape(1) > 1 && array.strides(1) != array.itemsize())
         throw py::value_error(
             name + ": expected adjacent elements in each row (any stride between rows), got strides " +
             std::string(py::str(array.attr("strides"))) + "; pass numpy.ascontiguousarray(" + name + ")");
@@ -77,7 +76,7 @@ py::tuple score_pairs(const py::array& a, const py::array& b, const std::string&
                       const std::optional<Floats>& bias_a, const std::optional<Floats>& weights_b,
                       const std::optional<Floats>& bias_b, std::size_t threads) {
     rowwise::PairRequest request{};
-    request.element = element_of(element, "element");
+    request.element = element_of(element);
     request.metric = metric_of(metric);
     request.a = matrix_of(a, "a", request.element);
     request.b = matrix_of(b, "b", request.element);
@@ -111,7 +110,7 @@ py::tuple score_pairs(const py::array& a, const py::array& b, const std::string&
 py::tuple measure_rows(const py::array& x, const std::string& element, const std::optional<Floats>& weights,
                        const std::optional<Floats>& bias, std::size_t threads) {
     rowwise::RowRequest request{};
-    request.element = element_of(element, "element");
+    request.element = element_of(element);
     request.x = matrix_of(x, "x", request.element);
     request.n = static_cast<std::size_t>(x.shape(0));
     request.d = static_cast<std::size_t>(x.shape(1));
@@ -133,12 +132,12 @@ py::tuple measure_rows(const py::array& x, const std::string& element, const std
 py::array convert_rows(const py::array& x, const std::string& element, const std::string& to,
                        std::size_t threads) {
     rowwise::ConvertRequest request{};
-    request.from = element_of(element, "element");
-    request.to = element_of(to, "to");
+    request.from = element_of(element);
     if (request.from == Element::int8)
         throw py::type_error("x: expected float32, float16 or bfloat16 to convert, got int8");
-    if (request.to == Element::int8)
-        throw py::value_error("to: expected 'float32', 'float16' or 'bfloat16', got 'int8'");
+    if (to != "float32" && to != "float16" && to != "bfloat16")
+        throw py::value_error("to: expected 'float32', 'float16' or 'bfloat16', got '" + to + "'");
+    request.to = element_of(to);
     request.x = matrix_of(x, "x", request.from);
     request.n = static_cast<std::size_t>(x.shape(0));
     request.d = static_cast<std::size_t>(x.shape(1));

@@ -56,11 +56,12 @@ def canonical_sum(x: NDArray[Any], y: NDArray[Any]) -> Doubles:
     if x.dtype == np.int8:
         exact: Doubles = np.sum(x.astype(np.int64) * y.astype(np.int64), axis=-1).astype(np.float64)
         return exact
-    fill = -x.shape[-1] % LANES
-    groups = [np.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, fill)]).reshape(*v.shape[:-1], -1, LANES) for v in (x, y)]
-    lanes = np.zeros((*x.shape[:-1], LANES), np.float32)
-    for group in range(groups[0].shape[-2]):
-        lanes = fused_multiply_add(groups[0][..., group, :], groups[1][..., group, :], lanes)
+    *rows, d = x.shape
+    fill = [(0, 0)] * len(rows) + [(0, -d % LANES)]
+    x, y = np.pad(x, fill), np.pad(y, fill)
+    lanes = np.zeros((*rows, LANES), np.float32)
+    for j in range(0, d, LANES):
+        lanes = fused_multiply_add(x[..., j : j + LANES], y[..., j : j + LANES], lanes)
     with np.errstate(all="ignore"):
         for width in (8, 4, 2, 1):
             lanes = lanes[..., :width] + lanes[..., width : 2 * width]
@@ -123,6 +124,17 @@ def pair_similarity(a: NDArray[Any], b: NDArray[Any], metric: Metric) -> Floats:
         else:
             result = dot.astype(np.float32)
     return np.where(np.isfinite(result), result, np.float32(np.nan))
+
+
+def pair_similarity_float64(a: NDArray[Any], b: NDArray[Any], metric: Metric) -> Doubles:
+    """The textbook definition in float64, without clamp or rounding; the canonical one approximates it."""
+    x, y = widen(a).astype(np.float64), widen(b).astype(np.float64)
+    similarity: Doubles = np.einsum("nd,nd->n", x, y)
+    if metric == "l2":
+        similarity = -np.square(x - y).sum(axis=-1)
+    if metric == "cosine":
+        similarity = similarity / (np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1))
+    return similarity
 
 
 def norms(x: NDArray[Any]) -> Floats:

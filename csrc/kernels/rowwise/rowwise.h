@@ -79,8 +79,7 @@ bool score_pairs(const PairRequest& request, std::size_t threads, const std::fun
 bool measure_rows(const RowRequest& request, std::size_t threads, const std::function<bool()>& poll = {});
 bool convert_rows(const ConvertRequest& request, std::size_t threads, const std::function<bool()>& poll = {});
 
-/// What an instruction set must provide, indexed by Element: canonical sums of n rows. Heads without their
-/// bias.
+/// What an instruction set must provide, indexed by Element: canonical sums of n rows, and their heads.
 struct Kernels {
     void (*pair_sums[4])(Matrix a, Matrix b, std::size_t n, std::size_t d, const Heads& heads_a,
                          const Heads& heads_b, double* ab, double* aa, double* bb) noexcept;

@@ -43,9 +43,14 @@ struct RidingHeads {
         : first(heads.weights), second(heads.count > 1 ? heads.weights + d : heads.weights) {}
 };
 
-void write_heads(const Heads& heads, std::size_t i, float first, float second) noexcept {
-    heads.out[i * heads.count] = first;
-    if (heads.count > 1) heads.out[i * heads.count + 1] = second;
+void write_head(const Heads& heads, std::size_t i, std::size_t k, float sum) noexcept {
+    const float score = sum + heads.bias[k];
+    heads.out[i * heads.count + k] = score == score ? score : __builtin_nanf("");
+}
+
+void write_two_heads(const Heads& heads, std::size_t i, float first, float second) noexcept {
+    write_head(heads, i, 0, first);
+    if (heads.count > 1) write_head(heads, i, 1, second);
 }
 
 template <class V, class T>
@@ -98,8 +103,8 @@ void sum_pairs(Matrix a, Matrix b, std::size_t n, std::size_t d, const Heads& he
         ab[i] = static_cast<double>(V::fold(sum_ab));
         aa[i] = static_cast<double>(V::fold(sum_aa));
         bb[i] = static_cast<double>(V::fold(sum_bb));
-        if constexpr (with_heads_a) write_heads(heads_a, i, V::fold(head_u0), V::fold(head_u1));
-        if constexpr (with_heads_b) write_heads(heads_b, i, V::fold(head_v0), V::fold(head_v1));
+        if constexpr (with_heads_a) write_two_heads(heads_a, i, V::fold(head_u0), V::fold(head_u1));
+        if constexpr (with_heads_b) write_two_heads(heads_b, i, V::fold(head_v0), V::fold(head_v1));
     }
 }
 
@@ -125,7 +130,7 @@ void sum_rows(Matrix a, std::size_t n, std::size_t d, const Heads& heads, double
         }
         if (j < d) add([j, d](auto* from) noexcept { return V::load(from + j, d - j); });
         aa[i] = static_cast<double>(V::fold(sum));
-        if constexpr (with_heads) write_heads(heads, i, V::fold(head_u0), V::fold(head_u1));
+        if constexpr (with_heads) write_two_heads(heads, i, V::fold(head_u0), V::fold(head_u1));
     }
 }
 
@@ -165,8 +170,7 @@ void sum_heads_from(std::size_t head, Matrix x, std::size_t n, std::size_t d, co
             sum_two_heads<V, T>(group, heads.weights + k * d, heads.weights + (k + together - 1) * d, d,
                                 sums);
             for (std::size_t r = 0; r < rows; ++r)
-                for (std::size_t h = 0; h < together; ++h)
-                    heads.out[(i + r) * heads.count + k + h] = sums[r][h];
+                for (std::size_t h = 0; h < together; ++h) write_head(heads, i + r, k + h, sums[r][h]);
         }
     }
 }

@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <bit>
 #include <cmath>
+#include <limits>
 
 #include "common/float_environment.h"
 #include "common/isa.h"
@@ -15,7 +15,10 @@ constexpr std::size_t block_rows = 16;
 // Bytes of one matrix that a thread takes at a time: tens of microseconds, so that a start of a thread pays.
 constexpr std::size_t task_bytes = 1 << 18;
 
-constexpr float quiet_nan = std::bit_cast<float>(0x7fc00000u);
+// As float32 it is 0x7fc00000, the one NaN that is written.
+constexpr double quiet_nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr float largest_float = std::numeric_limits<float>::max();
 
 std::size_t element_bytes(Element element) noexcept {
     switch (element) {
@@ -43,34 +46,46 @@ bool for_row_ranges(std::size_t n, std::size_t row_bytes, std::size_t threads,
     return parallel_for((n + rows - 1) / rows, threads, task, poll);
 }
 
-float rounded(double value) noexcept {
-    const float result = static_cast<float>(value);
-    return std::isnan(result) ? quiet_nan : result;
-}
+/// Canonical sums of a block; rows beyond the end of the matrix stay 0, so that every loop below has a fixed
+/// length and no branch: compilers make vectors of it, and the pass waits for memory, not for roots.
+struct Sums {
+    double ab[block_rows] = {}, aa[block_rows] = {}, bb[block_rows] = {};
+};
 
-float finite_or_nan(double value) noexcept {
-    const float result = static_cast<float>(value);
-    return std::isfinite(result) ? result : quiet_nan;
-}
-
-float similarity(Metric metric, double ab, double aa, double bb) noexcept {
-    if (!std::isfinite(ab)) return quiet_nan;
-    switch (metric) {
-        case Metric::cosine: {
-            const double product = aa * bb;
-            if (!(product > 0 && std::isfinite(product))) return quiet_nan;
-            return static_cast<float>(std::clamp(ab / std::sqrt(product), -1.0, 1.0));
-        }
-        case Metric::l2: return finite_or_nan(0.0 - std::max(aa + bb - 2.0 * ab, 0.0));
-        case Metric::inner_product: break;
+void finish_cosine(const Sums& sums, float* out) noexcept {
+    for (std::size_t i = 0; i < block_rows; ++i) {
+        const double ab = sums.ab[i], product = sums.aa[i] * sums.bb[i];
+        const bool judged = (product > 0) & (product < infinity) & (ab < infinity) & (ab > -infinity);
+        const double cosine = ab / std::sqrt(product);
+        const double clamped = cosine > 1.0 ? 1.0 : (cosine < -1.0 ? -1.0 : cosine);
+        out[i] = static_cast<float>(judged ? clamped : quiet_nan);
     }
-    return finite_or_nan(ab);
 }
 
-unsigned flags_of(double squared_norm) noexcept {
-    if (!std::isfinite(squared_norm)) return a_not_finite;
-    if (squared_norm == 0) return a_zero;
-    return 0;
+float finite_or_nan(float value) noexcept {
+    return (value <= largest_float) & (value >= -largest_float) ? value : static_cast<float>(quiet_nan);
+}
+
+void finish_inner_product(const Sums& sums, float* out) noexcept {
+    for (std::size_t i = 0; i < block_rows; ++i) out[i] = finite_or_nan(static_cast<float>(sums.ab[i]));
+}
+
+void finish_l2(const Sums& sums, float* out) noexcept {
+    for (std::size_t i = 0; i < block_rows; ++i) {
+        const double ab = sums.ab[i], distance = sums.aa[i] + sums.bb[i] - 2.0 * ab;
+        const double judged = (ab < infinity) & (ab > -infinity) ? distance : quiet_nan;
+        out[i] = finite_or_nan(static_cast<float>(0.0 - (judged < 0.0 ? 0.0 : judged)));
+    }
+}
+
+void finish_norms(const double (&squares)[block_rows], float* out) noexcept {
+    for (std::size_t i = 0; i < block_rows; ++i)
+        out[i] = static_cast<float>(squares[i] >= 0 ? std::sqrt(squares[i]) : quiet_nan);
+}
+
+std::uint8_t flags_of(double squared_norm) noexcept {
+    return static_cast<std::uint8_t>((squared_norm < infinity ? 0 : a_not_finite) |
+                                     (squared_norm == 0 ? a_zero : 0));
 }
 
 Heads heads_from(Heads heads, std::size_t i) noexcept {
@@ -78,45 +93,39 @@ Heads heads_from(Heads heads, std::size_t i) noexcept {
     return heads;
 }
 
-void add_bias(const Heads& heads, std::size_t n) noexcept {
-    float* out = heads.out;
-    for (std::size_t i = 0; i < n; ++i, out += heads.count)
-        for (std::size_t k = 0; k < heads.count; ++k) {
-            const float score = out[k] + heads.bias[k];
-            out[k] = std::isnan(score) ? quiet_nan : score;
-        }
-}
-
 void score_block(const Kernels& kernels, const PairRequest& r, std::size_t begin, std::size_t n) noexcept {
     const auto element = static_cast<int>(r.element);
     const Matrix a = rows_from(r.a, begin), b = rows_from(r.b, begin);
-    double ab[block_rows], aa[block_rows] = {}, bb[block_rows] = {};
     const Heads heads_a = heads_from(r.heads_a, begin), heads_b = heads_from(r.heads_b, begin);
+    Sums sums;
     if (r.metric == Metric::inner_product && r.norms_a == nullptr && heads_a.count + heads_b.count == 0)
-        kernels.dots[element](a, b, n, r.d, ab);
+        kernels.dots[element](a, b, n, r.d, sums.ab);
     else
-        kernels.pair_sums[element](a, b, n, r.d, heads_a, heads_b, ab, aa, bb);
-    for (std::size_t i = 0; i < n; ++i) r.similarities[begin + i] = similarity(r.metric, ab[i], aa[i], bb[i]);
-    if (r.norms_a != nullptr) {
-        for (std::size_t i = 0; i < n; ++i) {
-            r.norms_a[begin + i] = rounded(std::sqrt(aa[i]));
-            r.norms_b[begin + i] = rounded(std::sqrt(bb[i]));
-            r.flags[begin + i] = static_cast<std::uint8_t>(flags_of(aa[i]) | flags_of(bb[i]) << 2);
-        }
+        kernels.pair_sums[element](a, b, n, r.d, heads_a, heads_b, sums.ab, sums.aa, sums.bb);
+    float finished[block_rows];
+    switch (r.metric) {
+        case Metric::cosine: finish_cosine(sums, finished); break;
+        case Metric::inner_product: finish_inner_product(sums, finished); break;
+        case Metric::l2: finish_l2(sums, finished); break;
     }
-    add_bias(heads_a, n);
-    add_bias(heads_b, n);
+    std::copy_n(finished, n, r.similarities + begin);
+    if (r.norms_a == nullptr) return;
+    finish_norms(sums.aa, finished);
+    std::copy_n(finished, n, r.norms_a + begin);
+    finish_norms(sums.bb, finished);
+    std::copy_n(finished, n, r.norms_b + begin);
+    for (std::size_t i = 0; i < n; ++i)
+        r.flags[begin + i] = static_cast<std::uint8_t>(flags_of(sums.aa[i]) | flags_of(sums.bb[i]) << 2);
 }
 
 void measure_block(const Kernels& kernels, const RowRequest& r, std::size_t begin, std::size_t n) noexcept {
-    double xx[block_rows];
-    const Heads heads = heads_from(r.heads, begin);
-    kernels.row_sums[static_cast<int>(r.element)](rows_from(r.x, begin), n, r.d, heads, xx);
-    for (std::size_t i = 0; i < n; ++i) {
-        r.norms[begin + i] = rounded(std::sqrt(xx[i]));
-        r.flags[begin + i] = static_cast<std::uint8_t>(flags_of(xx[i]));
-    }
-    add_bias(heads, n);
+    double squares[block_rows] = {};
+    kernels.row_sums[static_cast<int>(r.element)](rows_from(r.x, begin), n, r.d, heads_from(r.heads, begin),
+                                                  squares);
+    float norms[block_rows];
+    finish_norms(squares, norms);
+    std::copy_n(norms, n, r.norms + begin);
+    for (std::size_t i = 0; i < n; ++i) r.flags[begin + i] = flags_of(squares[i]);
 }
 
 }  // namespace
