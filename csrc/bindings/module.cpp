@@ -15,8 +15,8 @@ void bind_rowwise(py::module_& m);
 void bind_threshold(py::module_& m);
 void bind_uid(py::module_& m);
 
-/// PYCURATE_ISA picks a weaker instruction set for a whole process (the answers are the same bits); a wrong value
-/// fails the import.
+/// PYCURATE_ISA picks a weaker instruction set for a whole process (the answers are the same bits); a wrong
+/// value fails the import.
 void apply_isa_from_environment() {
     const char* wanted = std::getenv("PYCURATE_ISA");
     if (wanted == nullptr) return;
@@ -26,8 +26,8 @@ void apply_isa_from_environment() {
     if (name == "avx2") ok = set_active_isa(Isa::avx2);
     if (name == "avx512") ok = set_active_isa(Isa::avx512);
     if (!ok)
-        throw py::import_error("PYCURATE_ISA: expected scalar, avx2 or avx512, as far as this CPU has it, got '" +
-                               name + "'");
+        throw py::import_error(
+            "PYCURATE_ISA: expected scalar, avx2 or avx512, as far as this CPU has it, got '" + name + "'");
 }
 
 }  // namespace pycurate::bindings

@@ -18,8 +18,8 @@ std::size_t thread_count(std::size_t requested) noexcept {
     return static_cast<std::size_t>(std::max(1, CPU_COUNT(&mask)));
 }
 
-// Threads are started per call: a start costs about 15 us, and the calls that use several run for milliseconds. No
-// state outlives the call, so fork, interpreter shutdown and nested calls need no care.
+// Threads are started per call: a start costs about 15 us, and the calls that use several run for
+// milliseconds. No state outlives the call, so fork, interpreter shutdown and nested calls need no care.
 bool parallel_for(std::size_t tasks, std::size_t threads, const std::function<void(std::size_t)>& task,
                   const std::function<bool()>& poll) {
     using Clock = std::chrono::steady_clock;
