@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.rule import Rule as Line
 
 from pycurate.api.doctor import doctor
+from pycurate.api.out import claim_out
 from pycurate.api.plan import plan
 from pycurate.api.reshard import reshard
-from pycurate.api.run import RunResult, claim_out, run
+from pycurate.api.run import RunResult, run
 from pycurate.demo import generate_demo_pool
 from pycurate.engine import NoProgress, Progress
 from pycurate.io.atomic import write_json_atomic

@@ -113,6 +113,18 @@ def doctor(
         found += findings.of_shards(facts)
         if runs is not None:
             found += _duplicates(exam, facts, memory, progress, allow_duplicate_uids)
+    return _report(opened, chosen, made, facts, found, runs is not None, started)
+
+
+def _report(
+    opened: Pool,
+    chosen: Sequence[str],
+    made: Recipe | None,
+    facts: Sequence[ShardFacts],
+    found: Sequence[Finding],
+    uids_compared: bool,
+    started: float,
+) -> DoctorReport:
     return DoctorReport(
         root=opened.root,
         layout=opened.layout,
@@ -124,7 +136,7 @@ def doctor(
         recipe=None if made is None else made.name,
         findings=findings.ordered(found),
         examined_rows=sum(f.rows for f in facts),
-        uids_compared=runs is not None,
+        uids_compared=uids_compared,
         read_bytes=sum(f.read_bytes for f in facts),
         scratch_bytes=UID_BYTES * sum(f.run_rows for f in facts),
         seconds=round(time.perf_counter() - started, 3),

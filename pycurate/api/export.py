@@ -7,7 +7,9 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pycurate.api.out import claim_out
 from pycurate.api.reshard_tasks import WORK
 from pycurate.api.uid_files import UidFile, mapped_uids
 from pycurate.engine import LocalEngine, NoProgress, Progress
@@ -30,6 +32,15 @@ class ExportResult:
     files: int
     rows: int
     reused: int  # stored files that an earlier call had finished
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"out": str(self.out), "files": self.files, "rows": self.rows, "reused": self.reused}
+
+    def render(self) -> str:
+        """For people."""
+        again = f" ({self.reused:,} from an earlier call)" if self.reused else ""
+        return f"written  {self.rows:,} rows in {self.files:,} parquet files{again}\nto       {self.out}"
 
 
 def export_parquet(
@@ -64,7 +75,6 @@ def export_parquet(
     InputError, PoolError, WorkspaceError
         Each says what was expected, what came and what to do.
     """
-    from pycurate.api.run import claim_out
 
     opened = pool if isinstance(pool, Pool) else open_pool(pool)
     workers = thread_count(0) if workers is None else workers

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pycurate.api.plan_report import DiskPlan, Plan, PlanStep, ReadPlan
 from pycurate.api.plan_sample import Sample, estimate_time, sample_scan
-from pycurate.api.run import OUT_MARKER, run_memory
+from pycurate.api.run import run_memory
 from pycurate.engine import LocalEngine, default_memory_bytes
 from pycurate.errors import InputError
 from pycurate.io.pool import Pool, open_pool
+from pycurate.io.store import RUN_MARKER
 from pycurate.kernels import thread_count
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, ScanTask, column_sets
 from pycurate.pipeline.step import Needs, Step
@@ -190,6 +191,6 @@ def _warnings(disk: DiskPlan, out: Path | None) -> list[str]:
             f"The run may not fit: up to {disk.total_bytes:,} bytes to write, {disk.free_bytes:,} free at {out}. "
             "Choose an output folder on a larger disk."
         )
-    if out is not None and out.is_dir() and not (out / OUT_MARKER).exists() and any(out.iterdir()):
+    if out is not None and out.is_dir() and not (out / RUN_MARKER).exists() and any(out.iterdir()):
         warnings.append(f"{out} is not empty and is not from an earlier run: a run would refuse it.")
     return warnings

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import RenderableType
 
+from pycurate.api.out import claim_out
 from pycurate.api.reshard_tasks import (
     WORK,
     ReshardJob,
@@ -138,7 +139,6 @@ def reshard(
     InputError, PoolError, WorkspaceError, MemoryCapError
         Each says what was expected, what came and what to do. Finished tars stay, so that the same call continues.
     """
-    from pycurate.api.run import claim_out
 
     started = time.perf_counter()
     if samples_per_shard < 1:

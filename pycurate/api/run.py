@@ -19,6 +19,7 @@ import pyarrow as pa
 
 import pycurate
 from pycurate.api.examples import collect_examples
+from pycurate.api.out import claim_out
 from pycurate.engine import (
     LocalEngine,
     MemoryMeter,
@@ -28,7 +29,7 @@ from pycurate.engine import (
     default_memory_bytes,
     plan_memory,
 )
-from pycurate.errors import InputError, WorkspaceError
+from pycurate.errors import InputError
 from pycurate.io.atomic import TEMPORARY_SUFFIX, atomic_write, write_json_atomic
 from pycurate.io.pool import Pool, Shard, open_pool
 from pycurate.kernels import active_isa, thread_count
@@ -49,7 +50,6 @@ from pycurate.report.outcome import (
     shard_outcome,
 )
 
-OUT_MARKER = "pycurate.json"
 FINISHED = "finished.json"
 FLOAT_KINDS = ("f", "i")
 
@@ -147,22 +147,6 @@ class _Settings:
     verify: bool
     allow_duplicate_uids: bool
     report: bool
-
-
-def claim_out(out: Path) -> Path:
-    """``out`` as a folder this package may write in: new, empty, or marked by an earlier run."""
-    marker = out / OUT_MARKER
-    try:
-        if out.exists() and not marker.exists() and any(out.iterdir()):
-            raise WorkspaceError(
-                f"out: {out} is not empty and is not from an earlier pycurate run; choose another folder or empty it"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WorkspaceError(f"out: cannot use {out} as a folder ({error.strerror}); choose another") from error
-    if not marker.exists():
-        write_json_atomic(marker, {"made by": "pycurate", "version": pycurate.__version__})
-    return out
 
 
 def run_memory(pool: Pool, sets: Sequence[ColumnSet], settings_bytes: int, workers: int, processes: bool) -> MemoryPlan:

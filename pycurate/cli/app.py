@@ -58,13 +58,13 @@ def run_app() -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)  # a polite kill leaves the same resumable state as Ctrl-C
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # the option parser has caught Ctrl-C
+            raise KeyboardInterrupt
     except PycurateError as error:
         _complain(str(error))
         code = error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; finished shards are kept: run the same command to continue")
-        code = INTERRUPTED
-    except typer.Abort:
         code = INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
@@ -284,6 +284,22 @@ def reshard(
             progress=progress,
         )
     _show(result, as_json)
+
+
+@app.command()
+def export(
+    pool: PoolArgument,
+    subset: Annotated[Path, typer.Option("--subset", "-s", help="Uid file.")],
+    out: OutOption,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the metadata of a subset: the pool's parquet files with only the kept rows, every column as it was."""
+    from pycurate.api.export import export_parquet
+
+    with _progress(quiet) as progress:
+        _show(export_parquet(pool, subset, out, workers=workers, progress=progress), as_json)
 
 
 @app.command()

@@ -38,6 +38,8 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class FittedStep:
+    """A deciding step with what its fit found; ``Decider`` asks these in order."""
+
     step: Step
     artefact: Artefact
     key: str  # changes whenever the step's decisions may

@@ -115,6 +115,8 @@ class ScanTask:
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
+    """What one finished task read and wrote."""
+
     shard: str
     rows: int
     read_bytes: int

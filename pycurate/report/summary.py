@@ -31,6 +31,8 @@ def render_summary(manifest: Manifest, out_dir: Path | str = "") -> RenderableTy
     )
     out_dir = Path(out_dir)
     files = Table.grid(padding=(0, 2))
+    files.add_column(no_wrap=True)
+    files.add_column(overflow="fold")
     files.add_row("subset", str(out_dir / manifest.subset.path))
     for name in ("ledger", REPORT_NAME, MANIFEST_NAME):
         if (out_dir / name).exists():
