@@ -193,14 +193,16 @@ def find(sorted_uids: UidArray, queries: UidArray) -> NDArray[np.int64]:
         because m random descents into a large memory map would fault in nearly a page each.
     """
     table, words = _words(sorted_uids, "sorted_uids"), _words(queries, "queries")
+    positions = np.empty(len(queries), np.int64)
     if is_sorted(queries):
-        return _uid.find(table, words)
+        for begin in range(0, len(words), _STEP_ROWS):
+            positions[begin : begin + _STEP_ROWS] = _uid.find(table, words[begin : begin + _STEP_ROWS])
+        return positions
     if len(queries) > 2**32:
         raise InputError(f"queries: expected at most 2**32 unsorted rows, got {len(queries)}; pass them in parts")
     copy, order = queries.copy(), np.arange(len(queries), dtype=np.uint32)
     sort_uids(copy, order, threads=1)
-    positions = np.empty(len(queries), np.int64)
-    positions[order] = _uid.find(table, _words(copy, "queries"))
+    positions[order] = find(sorted_uids, copy)
     return positions
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 
 import numpy as np
@@ -129,6 +130,23 @@ def test_sort_of_large_arrays_does_not_depend_on_threads(keys: str, threads: int
     np.testing.assert_array_equal(along, order)
 
 
+def test_ctrl_c_stops_a_long_sort() -> None:
+    uids = random_uids(8_000_000)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            kernels.sort_uids(uids)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not kernels.is_sorted(uids)
+
+
 @pytest.mark.parametrize("operation", ["intersect", "union", "minus", "without", "add"])
 @pytest.mark.parametrize("sizes", [(0, 0), (0, 5), (5, 0), (1, 1), (100, 100), (33, 1000), (1000, 33), (1000, 1000)])
 def test_algebra_equals_the_reference(operation: str, sizes: tuple[int, int]) -> None:
@@ -155,6 +173,7 @@ def test_algebra_in_many_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(kernels.intersect(a, b), reference.combine("intersect", a, b))
     np.testing.assert_array_equal(kernels.union(b, a), reference.combine("union", b, a))
     assert kernels.count_distinct(a) == len(np.unique(a))
+    np.testing.assert_array_equal(kernels.find(a, b), reference.find(a, b))
     assert kernels.first_unsorted(a, unique=True) == 1 + np.flatnonzero(a[1:] == a[:-1])[0]
 
 
