@@ -13,16 +13,19 @@ __version__ = "0.1.0"
 _HOME = {
     "Recipe": "pycurate.recipes",
     "Subset": "pycurate.io.subset",
-    "doctor": "pycurate.api",
-    "open_pool": "pycurate.api",
+    "doctor": "pycurate.api.doctor",
+    "open_pool": "pycurate.io.pool",
     "pair_similarity": "pycurate.kernels.rowwise",
-    "plan": "pycurate.api",
-    "run": "pycurate.api",
+    "plan": "pycurate.api.plan",
+    "run": "pycurate.api.run",
 }
 __all__ = ["Recipe", "Subset", "__version__", "doctor", "open_pool", "pair_similarity", "plan", "run"]
 
 if TYPE_CHECKING:
-    from pycurate.api import doctor, open_pool, plan, run
+    from pycurate.api.doctor import doctor
+    from pycurate.api.plan import plan
+    from pycurate.api.run import run
+    from pycurate.io.pool import open_pool
     from pycurate.io.subset import Subset
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.recipes import Recipe

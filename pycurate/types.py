@@ -19,7 +19,7 @@ UidArray: TypeAlias = NDArray[np.void]
 """(n,) array of ``UID_DTYPE``."""
 
 ScoreArray: TypeAlias = NDArray[Any]
-"""(n,) C-ordered array of float32, float64, int64, uint8, ``S<k>`` or ``UID_DTYPE``. Missing is NaN in float columns."""
+"""(n,) C-order array of float32, float64, int64, uint8, ``S<k>`` or ``UID_DTYPE``. Missing is NaN in floats."""
 
 UnjudgedPolicy: TypeAlias = Literal["drop", "keep", "error"]
 """What happens to a row that a rule cannot judge (NaN, zero vector, missing value)."""
@@ -47,12 +47,17 @@ class Rule:
     score: str | None = None  # the score column the value comes from
     threshold: float | None = None
     unjudged: bool = False
+    drops: Literal["above", "below"] | None = None  # the side of the threshold that is dropped
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one deciding step says of each row of a shard, given the step's ``rules``."""
+    """What one deciding step says of each row of a shard, given the step's ``rules``.
 
-    code: NDArray[np.uint8]  # (n,) 0: passes; i > 0: dropped by rules[i - 1]
+    A row under an ``unjudged`` rule is dropped, kept and counted, or an error that names it, as the step's field
+    ``unjudged`` says: the pipeline applies that policy, the step only says that it cannot judge the row.
+    """
+
+    code: NDArray[np.uint8]  # (n,) 0: passes; i > 0: rules[i - 1] applies
     value: NDArray[np.float64]  # (n,) the value that the rule looked at; NaN where there is none
     detail: NDArray[np.bytes_] | None = None  # (n,) "S<k>", UTF-8: a category, such as the language found

@@ -12,6 +12,8 @@ namespace py = pybind11;
 namespace pycurate::bindings {
 
 void bind_rowwise(py::module_& m);
+void bind_threshold(py::module_& m);
+void bind_uid(py::module_& m);
 
 /// PYCURATE_ISA picks a weaker instruction set for a whole process (the answers are the same bits); a wrong value
 /// fails the import.
@@ -43,4 +45,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("set_active_isa", &pycurate::set_active_isa, py::arg("isa"));
     m.def("thread_count", &pycurate::thread_count, py::arg("requested"));
     pycurate::bindings::bind_rowwise(m);
+    auto threshold = m.def_submodule("threshold");
+    pycurate::bindings::bind_threshold(threshold);
+    auto uid = m.def_submodule("uid");
+    pycurate::bindings::bind_uid(uid);
 }

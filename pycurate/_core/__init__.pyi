@@ -1,6 +1,8 @@
 from enum import IntEnum
 
-from pycurate._core import rowwise as rowwise
+from . import rowwise as rowwise
+from . import threshold as threshold
+from . import uid as uid
 
 class Isa(IntEnum):
     scalar = 0

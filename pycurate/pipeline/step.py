@@ -61,6 +61,7 @@ class Step(BaseModel):
     kind: ClassVar[str]
     version: ClassVar[int] = 1
     python_bound: ClassVar[bool] = False  # True: score() holds the GIL, so worker processes pay
+    stays_in_process: ClassVar[bool] = False  # True: holds what only this process has, such as a lambda
 
     name: str = ""  # unique in a recipe; the recipe fills it from ``kind`` when left empty
 

@@ -1,0 +1,382 @@
+"""``run``: a recipe over a pool, from files on disk to a subset, a ledger, a manifest and a report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+import pycurate
+from pycurate.api.examples import collect_examples
+from pycurate.engine import (
+    LocalEngine,
+    MemoryMeter,
+    MemoryPlan,
+    NoProgress,
+    Progress,
+    default_memory_bytes,
+    plan_memory,
+)
+from pycurate.errors import InputError, WorkspaceError
+from pycurate.io.atomic import TEMPORARY_SUFFIX, atomic_write, write_json_atomic
+from pycurate.io.pool import Pool, Shard, open_pool
+from pycurate.kernels import active_isa, thread_count
+from pycurate.pipeline.decide import Decider
+from pycurate.pipeline.external_sort import merge_runs, write_run
+from pycurate.pipeline.ledger import write_ledger
+from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, column_sets, scan_shard
+from pycurate.pipeline.workspace import Workspace, digest, has_marker, ready, write_marker
+from pycurate.recipes import Recipe
+from pycurate.report import manifest as records
+from pycurate.report.html import write_report
+from pycurate.report.outcome import (
+    Outcome,
+    manifest_scores,
+    manifest_steps,
+    manifest_unjudged,
+    merge_outcomes,
+    shard_outcome,
+)
+
+OUT_MARKER = "pycurate.json"
+FINISHED = "finished.json"
+FLOAT_KINDS = ("f", "i")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """Where a finished run left its files, and its manifest."""
+
+    out: Path
+    manifest: records.Manifest
+    reused: bool  # True: the same run was already finished there; nothing was done
+
+    @property
+    def subset(self) -> Path:
+        return self.out / "subset.npy"
+
+
+def run(
+    recipe: Recipe | str | os.PathLike[str],
+    pool: Pool | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    memory_bytes: int | None = None,
+    workers: int | None = None,
+    processes: bool | None = None,
+    verify: bool = False,
+    allow_duplicate_uids: bool = False,
+    report: bool = True,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Curate a pool: score, fit, decide, and write the subset with its reasons.
+
+    Writes ``subset.npy`` (uids, ``np.dtype("u8,u8")``, sorted), ``ledger/<shard>.parquet``, ``manifest.json``,
+    ``report.html`` and ``workspace/``, from which a later run in the same folder takes whatever still holds. The bytes
+    of ``subset.npy`` and the ledger depend on the pool and the recipe only.
+
+    Parameters
+    ----------
+    recipe
+        A ``Recipe``, the name of a preset, or the path of a YAML file.
+    pool
+        An open pool, or its path or URL.
+    out
+        A folder: new, empty, or of an earlier run (of any recipe).
+    memory_bytes
+        Cap on the memory of this process and its workers, in bytes. Default: half of what the machine or cgroup allows.
+    workers
+        Tasks at a time. Default: the processors this process may use.
+    processes
+        Score in worker processes instead of threads. Default: when a step of the recipe runs Python for every row.
+    verify
+        Fingerprint whole files instead of their size, time, first and last 64 KiB.
+    allow_duplicate_uids
+        Keep repeated uids in the subset (a resharder reads them as copies) instead of refusing them.
+    report
+        Write ``report.html``.
+    progress
+        Told of stages and finished shards. Default: silence.
+
+    Raises
+    ------
+    InputError, RecipeError, PoolError, WorkspaceError, MemoryCapError
+        Each says what was expected, what came and what to do. Finished shards stay, so that the same call continues.
+    KeyboardInterrupt
+        On Ctrl-C, after which the same call continues.
+    """
+    opened = pool if isinstance(pool, Pool) else open_pool(pool)
+    made = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    made.check(opened)
+    if opened.rows == 0:
+        raise InputError(f"pool: {opened.root} has no rows; expected at least one")
+    workers = thread_count(0) if workers is None else workers
+    if workers < 1:
+        raise InputError(f"workers: expected at least 1, got {workers}")
+    settings = _Settings(
+        memory_bytes=default_memory_bytes() if memory_bytes is None else memory_bytes,
+        workers=workers,
+        processes=made.uses_processes and workers > 1 if processes is None else processes,
+        verify=verify,
+        allow_duplicate_uids=allow_duplicate_uids,
+        report=report,
+    )
+    folder = claim_out(Path(out))
+    with Workspace(folder / "workspace").lock(), MemoryMeter() as meter:
+        for unfinished in folder.rglob(f"*{TEMPORARY_SUFFIX}"):  # of a killed run
+            unfinished.unlink()
+        return _Run(made, opened, folder, settings, progress or NoProgress(), meter).result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    memory_bytes: int
+    workers: int
+    processes: bool
+    verify: bool
+    allow_duplicate_uids: bool
+    report: bool
+
+
+def claim_out(out: Path) -> Path:
+    """``out`` as a folder this package may write in: new, empty, or marked by an earlier run."""
+    marker = out / OUT_MARKER
+    try:
+        if out.exists() and not marker.exists() and any(out.iterdir()):
+            raise WorkspaceError(
+                f"out: {out} is not empty and is not from an earlier pycurate run; choose another folder or empty it"
+            )
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkspaceError(f"out: cannot use {out} as a folder ({error.strerror}); choose another") from error
+    if not marker.exists():
+        write_json_atomic(marker, {"made by": "pycurate", "version": pycurate.__version__})
+    return out
+
+
+def run_memory(pool: Pool, sets: Sequence[ColumnSet], settings_bytes: int, workers: int, processes: bool) -> MemoryPlan:
+    """The memory plan of a run; raises MemoryCapError where the cap is too small."""
+    columns = sorted({name for s in sets for name in s.needs.columns})
+    embeddings = sorted({name for s in sets for name in s.needs.embeddings})
+    row_bytes = max(-(-s.bytes_to_read(columns, embeddings) // s.rows) for s in pool.shards if s.rows)
+    largest = max(shard.rows for shard in pool.shards)
+    score_row_bytes = sum(8 * len(s.columns) for s in sets)
+    return plan_memory(
+        settings_bytes, workers=workers, processes=processes, row_bytes=2 * row_bytes + 64, shard_rows=largest,
+        score_row_bytes=score_row_bytes,
+    )  # fmt: skip
+
+
+@dataclass
+class _Run:
+    recipe: Recipe
+    pool: Pool
+    out: Path
+    settings: _Settings
+    progress: Progress
+    meter: MemoryMeter
+    stages: list[records.StageRecord] = field(default_factory=list)
+
+    def result(self) -> RunResult:
+        shards = [shard for shard in self.pool.shards if shard.rows]
+        workspace = Workspace(self.out / "workspace")
+        sets = column_sets(self.recipe.steps)
+        engine = LocalEngine(self.settings.workers, processes=self.settings.processes)
+        memory = run_memory(
+            self.pool, sets, self.settings.memory_bytes, self.settings.workers, self.settings.processes
+        )  # fmt: skip
+        fingerprints = self._fingerprints(engine, shards)
+        key = digest(
+            pycurate.__version__,
+            self.recipe.key,
+            fingerprints,
+            self.settings.allow_duplicate_uids,
+            self.settings.report,
+        )
+        if (done := self._finished(key)) is not None:
+            return RunResult(self.out, done, reused=True)
+        for path in (self.out / records.MANIFEST_NAME, self.out / "workspace" / FINISHED):
+            path.unlink(missing_ok=True)
+        self._scan(engine, workspace, sets, memory, shards, fingerprints)
+        decider = Decider(
+            workspace, self.recipe.steps, sets, fingerprints, {s.name: s.rows for s in shards}, engine.ordered,
+            memory.worker_bytes,
+        )  # fmt: skip
+        with self._stage("fit") as stage:
+            decider.fit(lambda step, reused: stage.update(reused=stage["reused"] + reused))
+        outcome = self._decide(engine, decider, sets)
+        rows = self._write(decider, memory)
+        with self._stage("report"):
+            examples = collect_examples(self.pool, outcome.examples)
+            manifest = self._manifest(decider, outcome, fingerprints, memory, rows)
+            self._finish(manifest, examples, key)
+        return RunResult(self.out, manifest, reused=False)
+
+    @contextmanager
+    def _stage(self, name: str, shards: int = 1) -> Iterator[dict[str, int]]:
+        started = time.perf_counter()
+        facts = {"rows": 0, "bytes": 0, "reused": 0}
+        self.progress.start(name, shards)
+        yield facts
+        self.progress.finish()
+        self.stages.append(records.StageRecord(name=name, seconds=round(time.perf_counter() - started, 4), **facts))
+
+    def _fingerprints(self, engine: LocalEngine, shards: Sequence[Shard]) -> dict[str, str]:
+        with self._stage("fingerprint", len(shards)):
+            found: dict[str, str] = {}
+            marks = engine.ordered(lambda shard: shard.fingerprint(verify=self.settings.verify), shards)
+            for shard, mark in zip(shards, marks, strict=True):
+                found[shard.name] = mark
+                self.progress.advance(shard.rows)
+        return found
+
+    def _finished(self, key: str) -> records.Manifest | None:
+        """The manifest of the very same run, where it is whole."""
+        try:
+            finished = json.loads((self.out / "workspace" / FINISHED).read_text())
+            same = finished["key"] == key and _sha256(self.out / "subset.npy") == finished["subset"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return records.read_manifest(self.out) if same else None
+
+    def _scan(
+        self,
+        engine: LocalEngine,
+        workspace: Workspace,
+        sets: Sequence[ColumnSet],
+        memory: MemoryPlan,
+        shards: Sequence[Shard],
+        fingerprints: dict[str, str],
+    ) -> None:
+        stop = None if engine.processes else engine.stop
+        scanner = Scanner(self.pool, workspace, tuple(sets), memory.block_rows, stop)
+        tasks = [t for s in shards if (t := scanner.missing(s, fingerprints[s.name])) is not None]
+        with self._stage("scan", len(tasks)) as stage:
+            stage["reused"] = len(shards) - len(tasks)
+            for done in engine.unordered(scan_shard, scanner, tasks):
+                stage["rows"] += done.rows
+                stage["bytes"] += done.read_bytes
+                self.progress.advance(done.rows, done.read_bytes)
+
+    def _decide(self, engine: LocalEngine, decider: Decider, sets: Sequence[ColumnSet]) -> Outcome:
+        ledger, runs = self.out / "ledger", self.out / "workspace" / "runs"
+        _remove_strangers(ledger, {f"{shard}.parquet" for shard in decider.shards})
+        numeric = [n for s in sets for n in s.columns if n != UID_COLUMN]
+        first = decider.columns(decider.shards[0], numeric)
+        scores = [name for name in numeric if first[name].dtype.kind in FLOAT_KINDS]
+
+        def task(shard: str) -> Outcome:
+            decision = decider.decide(shard)
+            reasons, kept = ready(ledger / f"{shard}.parquet"), ready(runs / f"{shard}.npy")
+            if not (has_marker(kept, decider.key) and reasons.exists()):
+                uids = decider.uids(shard)
+                write_ledger(reasons, uids, decision, decider.rules)
+                write_run(kept, uids[decision.keep])
+                write_marker(kept, decider.key, rows=len(uids))  # last: both files are complete
+            return shard_outcome(decider, shard, decision, scores)
+
+        with self._stage("decide", len(decider.shards)) as stage:
+
+            def outcomes() -> Iterator[Outcome]:
+                for outcome in engine.ordered(task, decider.shards):
+                    stage["rows"] += outcome.rows
+                    self.progress.advance(outcome.rows)
+                    yield outcome
+
+            return merge_outcomes(outcomes(), len(decider.rules), len(decider.fitted))
+
+    def _write(self, decider: Decider, memory: MemoryPlan) -> int:
+        runs = self.out / "workspace" / "runs"
+        with self._stage("write") as stage:
+            stage["rows"] = merge_runs(
+                [runs / f"{shard}.npy" for shard in decider.shards],
+                self.out / "subset.npy",
+                memory.worker_bytes,
+                unique=not self.settings.allow_duplicate_uids,
+            )
+            stage["bytes"] = 16 * stage["rows"]
+        return stage["rows"]
+
+    def _manifest(
+        self, decider: Decider, outcome: Outcome, fingerprints: dict[str, str], memory: MemoryPlan, rows: int
+    ) -> records.Manifest:
+        self.meter.sample()
+        unjudged = manifest_unjudged(decider, outcome)
+        return records.Manifest(
+            pycurate=pycurate.__version__,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            recipe=records.RecipeRecord(
+                name=self.recipe.name,
+                description=self.recipe.description,
+                yaml=self.recipe.to_yaml(),
+                hash=self.recipe.key,
+            ),
+            pool=records.PoolRecord(
+                root=self.pool.root,
+                layout=self.pool.layout,
+                shards=len(self.pool.shards),
+                rows=outcome.rows,
+                uid_source=self.pool.uid_source,
+                fingerprint=digest(sorted(fingerprints.items())),
+            ),
+            counts=records.Counts(
+                rows=outcome.rows,
+                kept=outcome.kept,
+                dropped=outcome.rows - outcome.kept,
+                unjudged=sum(record.count for record in unjudged),
+            ),
+            steps=manifest_steps([(s.name, s.kind) for s in self.recipe.steps], decider, outcome),
+            scores=manifest_scores(decider, outcome),
+            unjudged=unjudged,
+            stages=tuple(self.stages),
+            memory=records.MemoryRecord(
+                cap_bytes=memory.cap_bytes, peak_bytes=self.meter.peak_bytes or None, workers=memory.workers
+            ),
+            environment=environment(self.settings.workers),
+            subset=records.SubsetRecord(path="subset.npy", rows=rows, sha256=_sha256(self.out / "subset.npy")),
+        )
+
+    def _finish(self, manifest: records.Manifest, examples: records.Examples, key: str) -> None:
+        for name, record in ((records.EXAMPLES_NAME, examples), (records.MANIFEST_NAME, manifest)):
+            with atomic_write(self.out / name) as file:
+                file.write(record.model_dump_json(indent=1).encode())
+        if self.settings.report:
+            write_report(self.out)
+        write_json_atomic(self.out / "workspace" / FINISHED, {"key": key, "subset": manifest.subset.sha256})
+
+
+def environment(threads: int) -> records.EnvironmentRecord:
+    """Versions and machine of this process."""
+    return records.EnvironmentRecord(
+        python=platform.python_version(),
+        numpy=np.__version__,
+        pyarrow=pa.__version__,
+        duckdb=version("duckdb"),
+        isa=active_isa().name,
+        threads=threads,
+        platform=platform.platform(),
+    )
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_strangers(folder: Path, wanted: set[str]) -> None:
+    """Ledger files of shards that the pool no longer has would otherwise pass for today's."""
+    if folder.exists():
+        for path in folder.rglob("*.parquet"):
+            if path.relative_to(folder).as_posix() not in wanted:
+                path.unlink()

@@ -1,0 +1,140 @@
+"""Images in tars: found by the key of an img2dataset row, or by the uid in a sample's json member."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pycurate.arrow import arrow_texts, arrow_values, numpy_values
+from pycurate.errors import PoolError
+from pycurate.io.store import Store
+from pycurate.io.tar import TarMember, tar_members
+
+KEY_COLUMN = "key"
+STATUS_COLUMN = "status"
+IMAGE_BYTES_COLUMN = "image_bytes"
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+
+_LARGEST_IMAGE_BYTES = 64 << 20
+_LARGEST_JSON_BYTES = 1 << 20
+TARS_SEARCHED = 16
+"""How many tars of a pool are searched for the images of a few rows."""
+_SHOWN_KEYS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TarCheck:
+    """What joining a tar and its parquet by key found: how many keys lack a partner, and the first few."""
+
+    missing: int  # rows of status success without an image in the tar
+    first_missing: tuple[str, ...]
+    unexpected: int  # images in the tar without a row of status success
+    first_unexpected: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSizes:
+    """Sizes of a tar's images by key."""
+
+    keys: pa.Array
+    sizes: pa.Array
+
+    def of(self, keys: pa.Array) -> pa.Array:
+        """(n,) int64 bytes of the image of each key; null where the tar has none."""
+        return self.sizes.take(pc.index_in(keys.cast(pa.large_string()), value_set=self.keys))
+
+
+def image_sizes(store: Store, tar: str) -> ImageSizes:
+    """Sizes in bytes of every image of a tar, by its headers."""
+    members = list(_image_members(store, tar).values())
+    return ImageSizes(
+        arrow_texts([member.key for member in members]),
+        arrow_values(np.array([member.size for member in members], np.int64)),
+    )
+
+
+def images_by_key(store: Store, tar: str, keys: Mapping[int, str]) -> dict[int, bytes]:
+    """Encoded image bytes by row, given each row's key; none where the tar cannot be read."""
+    try:
+        members = _image_members(store, tar, frozenset(keys.values()))
+    except PoolError:
+        return {}
+    return _read_images(store, tar, {row: members[key] for row, key in keys.items() if key in members})
+
+
+def images_by_uid(store: Store, tars: Sequence[str], uids: Mapping[int, str]) -> dict[int, bytes]:
+    """Encoded image bytes by row, given each row's lower-case uid; tars are searched in order until all are found."""
+    found: dict[int, bytes] = {}
+    rows = {uid: row for row, uid in uids.items()}
+    for tar in tars:
+        if len(found) == len(rows):
+            break
+        samples: dict[str, dict[str, TarMember]] = {}
+        with contextlib.suppress(PoolError):  # the members before the damage are as good as any
+            for member in tar_members(store, tar):
+                samples.setdefault(member.key, {})[member.extension.lower()] = member
+        wanted = {}
+        with store.reader(tar) as reader:
+            for sample in samples.values():
+                image = next((m for extension, m in sample.items() if extension in IMAGE_EXTENSIONS), None)
+                facts = sample.get("json")
+                if image is None or facts is None or facts.size > _LARGEST_JSON_BYTES:
+                    continue
+                row = rows.get(_uid_in(reader.read(facts.offset, facts.size)))
+                if row is not None and row not in found:
+                    wanted[row] = image
+        found |= _read_images(store, tar, wanted)
+    return found
+
+
+def check_tar(store: Store, tar: str, blocks: Iterable[Mapping[str, pa.Array]], whole: bool) -> TarCheck:
+    """Join a tar with the key and status columns of its parquet. Images without a row are counted if ``whole``."""
+    in_tar = arrow_texts(list(_image_members(store, tar)))
+    matched = np.zeros(len(in_tar), np.bool_)
+    missing, first_missing = 0, []
+    for columns in blocks:
+        keys = columns[KEY_COLUMN].cast(pa.large_string())
+        keys = keys.filter(pc.fill_null(pc.equal(columns[STATUS_COLUMN], "success"), False))
+        places = pc.index_in(keys, value_set=in_tar)
+        matched[numpy_values(places.drop_null())] = True
+        absent = keys.filter(places.is_null())
+        missing += len(absent)
+        first_missing += absent.slice(0, _SHOWN_KEYS).to_pylist()
+    strangers = np.flatnonzero(~matched) if whole else np.empty(0, np.int64)
+    return TarCheck(
+        missing,
+        tuple(first_missing[:_SHOWN_KEYS]),
+        len(strangers),
+        tuple(in_tar.take(strangers[:_SHOWN_KEYS]).to_pylist()),
+    )
+
+
+def _image_members(store: Store, tar: str, keys: frozenset[str] | None = None) -> dict[str, TarMember]:
+    return {
+        member.key: member
+        for member in tar_members(store, tar)
+        if member.extension.lower() in IMAGE_EXTENSIONS and (keys is None or member.key in keys)
+    }
+
+
+def _read_images(store: Store, tar: str, members: Mapping[int, TarMember]) -> dict[int, bytes]:
+    with store.reader(tar) as reader:
+        return {
+            row: reader.read(member.offset, member.size)
+            for row, member in members.items()
+            if member.size <= _LARGEST_IMAGE_BYTES
+        }
+
+
+def _uid_in(facts: bytes) -> str:
+    try:
+        return str(json.loads(facts)["uid"]).lower()
+    except (ValueError, KeyError, TypeError):
+        return ""

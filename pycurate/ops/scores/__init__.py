@@ -1,0 +1,3 @@
+"""Scores of rows: functions of arrays, one published idea per module."""
+
+from __future__ import annotations

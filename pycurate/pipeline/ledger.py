@@ -1,0 +1,88 @@
+"""The ledger: for every row of a pool, whether it was kept, and the rule, value and threshold that dropped it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pycurate.arrow import arrow_texts, arrow_values
+from pycurate.io.atomic import atomic_write
+from pycurate.kernels.uid import format_hex
+from pycurate.pipeline.decide import Decision
+from pycurate.types import Rule, UidArray
+
+ROW_GROUP_ROWS = 1 << 17
+
+SCHEMA = pa.schema(
+    [
+        pa.field("uid", pa.string(), nullable=False),  # 32 hex digits
+        pa.field("keep", pa.bool_(), nullable=False),
+        pa.field("rule", pa.dictionary(pa.int16(), pa.string())),  # null where kept
+        pa.field("value", pa.float64()),  # what the rule looked at
+        pa.field("threshold", pa.dictionary(pa.int16(), pa.float64())),  # what it was compared with
+        pa.field("detail", pa.string()),  # a category the rule saw, or why a row could not be judged
+        pa.field("partner_uid", pa.string()),  # the row it duplicates; null for every step that has none
+    ]
+)
+
+
+def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence[Rule]) -> None:
+    """One shard's ledger as parquet, rows in the shard's order, in row groups of 131,072 so that memory stays small."""
+    names = arrow_texts([rule.name for rule in rules]).cast(pa.string())
+    thresholds = np.array([np.nan, *(np.nan if r.threshold is None else r.threshold for r in rules)])
+    with (
+        atomic_write(path) as file,
+        pq.ParquetWriter(
+            file,
+            SCHEMA,
+            compression="NONE",
+            use_dictionary=["rule", "threshold", "detail"],
+            write_statistics=False,
+        ) as writer,
+    ):
+        for start in range(0, max(len(uids), 1), ROW_GROUP_ROWS):
+            part = slice(start, start + ROW_GROUP_ROWS)
+            writer.write_batch(_batch(uids[part], decision, part, names, thresholds))
+
+
+def _batch(
+    uids: UidArray, decision: Decision, part: slice, names: pa.Array, thresholds: NDArray[np.float64]
+) -> pa.RecordBatch:
+    reason = decision.reason[part]
+    value = decision.value[part]
+    limited = np.isfinite(thresholds)
+    rule = (reason - np.uint16(1)).view(np.int16)  # of kept rows: not valid
+    # Which of the distinct thresholds each row met; dictionaries, so that no row's text or number is hashed again.
+    place = (np.cumsum(limited, dtype=np.int16) - np.int16(1))[reason]
+    return pa.RecordBatch.from_arrays(
+        [
+            hex_strings(uids),
+            arrow_values(reason == 0),
+            pa.DictionaryArray.from_arrays(arrow_values(rule, reason > 0), names),
+            arrow_values(value, ~np.isnan(value)),
+            pa.DictionaryArray.from_arrays(arrow_values(place, limited[reason]), arrow_values(thresholds[limited])),
+            pa.nulls(len(uids), pa.string()) if decision.detail is None else _text(decision.detail[part]),
+            pa.nulls(len(uids), pa.string()),
+        ],
+        schema=SCHEMA,
+    )
+
+
+def hex_strings(uids: UidArray) -> pa.Array:
+    """Uids as an Arrow string array of 32 hex digits each, made without a Python string."""
+    offsets = np.arange(0, 32 * (len(uids) + 1), 32, dtype=np.int32)
+    return pa.Array.from_buffers(pa.string(), len(uids), [None, pa.py_buffer(offsets), pa.py_buffer(format_hex(uids))])
+
+
+def _text(detail: NDArray[np.bytes_]) -> pa.Array:
+    """Null-terminated UTF-8 as a dictionary of the few distinct texts; null where empty."""
+    distinct, place = np.unique(detail, return_inverse=True)
+    texts = arrow_texts([text.decode() for text in distinct.tolist()]).cast(pa.string())
+    return pa.DictionaryArray.from_arrays(
+        arrow_values(place.astype(np.int32), detail != b""), texts
+    ).dictionary_decode()
