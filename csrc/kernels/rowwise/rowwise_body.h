@@ -35,23 +35,32 @@ void prefetch(const T* x, std::ptrdiff_t distance) noexcept {
     __builtin_prefetch(reinterpret_cast<const char*>(x) + distance);
 }
 
-/// The first two heads of one matrix, which ride along with its similarities: two more multiply-adds per load
-/// take no time from a loop that waits for memory. A single head is computed twice.
-struct RidingHeads {
-    const float *first, *second;
-    RidingHeads(const Heads& heads, std::size_t d) noexcept
-        : first(heads.weights), second(heads.count > 1 ? heads.weights + d : heads.weights) {}
-};
+// The first two heads of a matrix ride along with its similarities: two more multiply-adds per load take
+// little time from a loop that waits for memory. `riding` is how many do, 0 to 2.
+constexpr std::size_t most_riding = 2;
 
 void write_head(const Heads& heads, std::size_t i, std::size_t k, float sum) noexcept {
     const float score = sum + heads.bias[k];
     heads.out[i * heads.count + k] = score == score ? score : __builtin_nanf("");
 }
 
-void write_two_heads(const Heads& heads, std::size_t i, float first, float second) noexcept {
-    write_head(heads, i, 0, first);
-    if (heads.count > 1) write_head(heads, i, 1, second);
-}
+template <class V, int riding>
+struct RidingHeads {
+    const float *first, *second;
+    decltype(V::zero()) sum_first = V::zero(), sum_second = V::zero();
+
+    RidingHeads(const Heads& heads, std::size_t d) noexcept
+        : first(heads.weights), second(riding == 2 ? heads.weights + d : nullptr) {}
+    template <class Load>
+    void add(typename V::Lanes x, Load load) noexcept {
+        if constexpr (riding > 0) sum_first = V::multiply_add(x, load(first), sum_first);
+        if constexpr (riding > 1) sum_second = V::multiply_add(x, load(second), sum_second);
+    }
+    void write(const Heads& heads, std::size_t i) const noexcept {
+        if constexpr (riding > 0) write_head(heads, i, 0, V::fold(sum_first));
+        if constexpr (riding > 1) write_head(heads, i, 1, V::fold(sum_second));
+    }
+};
 
 template <class V, class T>
 void sum_dots(Matrix a, Matrix b, std::size_t n, std::size_t d, double* ab) noexcept {
@@ -70,29 +79,23 @@ void sum_dots(Matrix a, Matrix b, std::size_t n, std::size_t d, double* ab) noex
     }
 }
 
-template <class V, class T, bool with_heads_a, bool with_heads_b>
+template <class V, class T, int riding_a, int riding_b>
 void sum_pairs(Matrix a, Matrix b, std::size_t n, std::size_t d, const Heads& heads_a, const Heads& heads_b,
                double* ab, double* aa, double* bb) noexcept {
-    const RidingHeads u(heads_a, d), v(heads_b, d);
     const auto ahead_a = prefetch_distance(d * sizeof(T), a.row_stride);
     const auto ahead_b = prefetch_distance(d * sizeof(T), b.row_stride);
     for (std::size_t i = 0; i < n; ++i) {
         const T *x = row_of<T>(a, i), *y = row_of<T>(b, i);
         auto sum_ab = V::zero(), sum_aa = V::zero(), sum_bb = V::zero();
-        auto head_u0 = V::zero(), head_u1 = V::zero(), head_v0 = V::zero(), head_v1 = V::zero();
+        RidingHeads<V, riding_a> ride_a(heads_a, d);
+        RidingHeads<V, riding_b> ride_b(heads_b, d);
         const auto add = [&](auto load) noexcept {
             const auto lanes_x = load(x), lanes_y = load(y);
             sum_ab = V::multiply_add(lanes_x, lanes_y, sum_ab);
             sum_aa = V::multiply_add(lanes_x, lanes_x, sum_aa);
             sum_bb = V::multiply_add(lanes_y, lanes_y, sum_bb);
-            if constexpr (with_heads_a) {
-                head_u0 = V::multiply_add(lanes_x, load(u.first), head_u0);
-                head_u1 = V::multiply_add(lanes_x, load(u.second), head_u1);
-            }
-            if constexpr (with_heads_b) {
-                head_v0 = V::multiply_add(lanes_y, load(v.first), head_v0);
-                head_v1 = V::multiply_add(lanes_y, load(v.second), head_v1);
-            }
+            ride_a.add(lanes_x, load);
+            ride_b.add(lanes_y, load);
         };
         std::size_t j = 0;
         for (; j + 16 <= d; j += 16) {
@@ -103,25 +106,22 @@ void sum_pairs(Matrix a, Matrix b, std::size_t n, std::size_t d, const Heads& he
         ab[i] = static_cast<double>(V::fold(sum_ab));
         aa[i] = static_cast<double>(V::fold(sum_aa));
         bb[i] = static_cast<double>(V::fold(sum_bb));
-        if constexpr (with_heads_a) write_two_heads(heads_a, i, V::fold(head_u0), V::fold(head_u1));
-        if constexpr (with_heads_b) write_two_heads(heads_b, i, V::fold(head_v0), V::fold(head_v1));
+        ride_a.write(heads_a, i);
+        ride_b.write(heads_b, i);
     }
 }
 
-template <class V, class T, bool with_heads>
+template <class V, class T, int riding>
 void sum_rows(Matrix a, std::size_t n, std::size_t d, const Heads& heads, double* aa) noexcept {
-    const RidingHeads u(heads, d);
     const auto ahead = prefetch_distance(d * sizeof(T), a.row_stride);
     for (std::size_t i = 0; i < n; ++i) {
         const T* x = row_of<T>(a, i);
-        auto sum = V::zero(), head_u0 = V::zero(), head_u1 = V::zero();
+        auto sum = V::zero();
+        RidingHeads<V, riding> ride(heads, d);
         const auto add = [&](auto load) noexcept {
-            const auto lanes_x = load(x);
-            sum = V::multiply_add(lanes_x, lanes_x, sum);
-            if constexpr (with_heads) {
-                head_u0 = V::multiply_add(lanes_x, load(u.first), head_u0);
-                head_u1 = V::multiply_add(lanes_x, load(u.second), head_u1);
-            }
+            const auto lanes = load(x);
+            sum = V::multiply_add(lanes, lanes, sum);
+            ride.add(lanes, load);
         };
         std::size_t j = 0;
         for (; j + 16 <= d; j += 16) {
@@ -130,7 +130,7 @@ void sum_rows(Matrix a, std::size_t n, std::size_t d, const Heads& heads, double
         }
         if (j < d) add([j, d](auto* from) noexcept { return V::load(from + j, d - j); });
         aa[i] = static_cast<double>(V::fold(sum));
-        if constexpr (with_heads) write_two_heads(heads, i, V::fold(head_u0), V::fold(head_u1));
+        ride.write(heads, i);
     }
 }
 
@@ -175,24 +175,28 @@ void sum_heads_from(std::size_t head, Matrix x, std::size_t n, std::size_t d, co
     }
 }
 
+constexpr std::size_t riding_of(const Heads& heads) noexcept {
+    return heads.count < most_riding ? heads.count : most_riding;
+}
+
 template <class V, class T>
 void pair_sums(Matrix a, Matrix b, std::size_t n, std::size_t d, const Heads& heads_a, const Heads& heads_b,
                double* ab, double* aa, double* bb) noexcept {
-    const bool with_a = heads_a.count > 0, with_b = heads_b.count > 0;
-    const auto sums = with_a ? (with_b ? sum_pairs<V, T, true, true> : sum_pairs<V, T, true, false>)
-                             : (with_b ? sum_pairs<V, T, false, true> : sum_pairs<V, T, false, false>);
-    sums(a, b, n, d, heads_a, heads_b, ab, aa, bb);
-    sum_heads_from<V, T>(2, a, n, d, heads_a);
-    sum_heads_from<V, T>(2, b, n, d, heads_b);
+    static constexpr decltype(&sum_pairs<V, T, 0, 0>) loops[3][3] = {
+        {sum_pairs<V, T, 0, 0>, sum_pairs<V, T, 0, 1>, sum_pairs<V, T, 0, 2>},
+        {sum_pairs<V, T, 1, 0>, sum_pairs<V, T, 1, 1>, sum_pairs<V, T, 1, 2>},
+        {sum_pairs<V, T, 2, 0>, sum_pairs<V, T, 2, 1>, sum_pairs<V, T, 2, 2>}};
+    loops[riding_of(heads_a)][riding_of(heads_b)](a, b, n, d, heads_a, heads_b, ab, aa, bb);
+    sum_heads_from<V, T>(most_riding, a, n, d, heads_a);
+    sum_heads_from<V, T>(most_riding, b, n, d, heads_b);
 }
 
 template <class V, class T>
 void row_sums(Matrix x, std::size_t n, std::size_t d, const Heads& heads, double* xx) noexcept {
-    if (heads.count > 0)
-        sum_rows<V, T, true>(x, n, d, heads, xx);
-    else
-        sum_rows<V, T, false>(x, n, d, heads, xx);
-    sum_heads_from<V, T>(2, x, n, d, heads);
+    static constexpr decltype(&sum_rows<V, T, 0>) loops[3] = {sum_rows<V, T, 0>, sum_rows<V, T, 1>,
+                                                              sum_rows<V, T, 2>};
+    loops[riding_of(heads)](x, n, d, heads, xx);
+    sum_heads_from<V, T>(most_riding, x, n, d, heads);
 }
 
 // 65,536 products of at most 2^14 fit an int32; longer rows are summed in pieces.
