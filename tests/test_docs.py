@@ -45,7 +45,7 @@ def test_a_command_of_the_docs_is_understood(line: str) -> None:
         if not hasattr(command, "commands"):
             if not arguments:
                 return  # a command spoken of, not one to type
-            command.make_context(name, arguments, parent=context)
+            assert command.make_context(name, arguments, parent=context).params
             return
         context = command.make_context(name, arguments, parent=context, allow_interspersed_args=False)
         rest = [*context._protected_args, *context.args] if hasattr(context, "_protected_args") else context.args
