@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pycurate.engine import LocalEngine
 from pycurate.errors import InputError
 from pycurate.io.pool import Pool
 from pycurate.report.manifest import ExampleGroup, ExampleRow, Examples, Side
@@ -14,7 +15,9 @@ from pycurate.report.thumbnail import thumbnail
 SHOWN_COLUMNS = ("caption", "url")
 
 
-def collect_examples(pool: Pool, candidates: Mapping[tuple[str, Side], Sequence[Candidate]]) -> Examples:
+def collect_examples(
+    pool: Pool, candidates: Mapping[tuple[str, Side], Sequence[Candidate]], engine: LocalEngine
+) -> Examples:
     """Read what is shown of the candidate rows: one pass over the two text columns of each shard that has any."""
     wanted: dict[str, set[int]] = {}
     for rows in candidates.values():
@@ -22,8 +25,8 @@ def collect_examples(pool: Pool, candidates: Mapping[tuple[str, Side], Sequence[
             wanted.setdefault(candidate.shard, set()).add(candidate.row)
     columns = [name for name in SHOWN_COLUMNS if _has(pool, name)]
     facts: dict[tuple[str, int], dict[str, Any]] = {}
-    for shard, numbers in wanted.items():
-        facts |= _read(pool, shard, sorted(numbers), columns)
+    for found in engine.ordered(lambda shard: _read(pool, shard, sorted(wanted[shard]), columns), list(wanted)):
+        facts |= found
     groups = [
         ExampleGroup(rule=rule, side=side, rows=tuple(_row(c, facts[c.shard, c.row]) for c in rows))
         for (rule, side), rows in candidates.items()

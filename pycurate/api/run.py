@@ -202,7 +202,7 @@ class _Run:
         outcome = self._decide(engine, decider, sets)
         rows = self._write(decider, memory)
         with self._stage("report"):
-            examples = collect_examples(self.pool, outcome.examples)
+            examples = collect_examples(self.pool, outcome.examples, engine)
             manifest = self._manifest(decider, outcome, fingerprints, memory, rows)
             self._finish(manifest, examples, key)
         return RunResult(self.out, manifest, reused=False)

@@ -9,13 +9,15 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, Literal, NoReturn
 
 from pycurate.errors import WorkspaceError
 
 TEMPORARY_SUFFIX = ".tmp"
 """Ends the name of every unfinished file; a killed run leaves such files, and whoever holds the folder's lock may
 delete them."""
+
+Flush = Literal["folder", "file", "nothing"]
 
 _FULL: dict[int | None, str] = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _OPENING: dict[int | None, str] = {
@@ -31,11 +33,18 @@ _OPENING: dict[int | None, str] = {
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str], flush: Flush = "folder") -> Iterator[BinaryIO]:
     """A binary file that appears under ``path``, replacing what was there, only when the block ends without an error.
 
     The bytes go to a temporary file in the same folder, which is flushed to disk, renamed to ``path``, and the folder
     flushed. After an exception the temporary file is gone and ``path`` is as it was.
+
+    Parameters
+    ----------
+    flush
+        What is on the disk, safe from a loss of power, before the call returns. ``folder``: the file under its name.
+        ``file``: its bytes; the name may go back to what it was, which costs no more than work done again. ``nothing``:
+        for markers that are checked when they are read.
 
     Raises
     ------
@@ -53,7 +62,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if flush != "nothing":
+                os.fsync(file.fileno())
     except OSError as error:
         _discard(temporary)
         # The block may read other files: only what reading never says is put down to this file. NumPy's tofile()
@@ -65,16 +75,17 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
     try:
         os.replace(temporary, path)
-        _flush_folder(path.parent)
+        if flush == "folder":
+            _flush_folder(path.parent)
     except OSError as error:
         _discard(temporary)
         _raise_for(error, path, _OPENING)
 
 
-def write_json_atomic(path: str | os.PathLike[str], value: Any) -> None:
+def write_json_atomic(path: str | os.PathLike[str], value: Any, flush: Flush = "folder") -> None:
     """Write ``value`` as indented UTF-8 JSON with a final newline, through `atomic_write`."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path) as file:
+    with atomic_write(path, flush) as file:
         file.write(text.encode() + b"\n")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from pycurate.errors import InputError
-from pycurate.io.atomic import atomic_write
+from pycurate.io.atomic import Flush, atomic_write
 from pycurate.kernels import uid as kernels
 from pycurate.types import UID_DTYPE, UidArray
 
@@ -220,10 +220,10 @@ def _merged(operation: kernels.Operation, a: Subset, b: Subset) -> Iterator[UidA
 
 
 @contextlib.contextmanager
-def uid_writer(path: PathLike) -> Iterator[Callable[[UidArray], None]]:
+def uid_writer(path: PathLike, flush: Flush = "folder") -> Iterator[Callable[[UidArray], None]]:
     """A function that appends uids to a new ``.npy``, which appears under ``path`` when the block ends."""
     rows = 0
-    with atomic_write(path) as file:
+    with atomic_write(path, flush) as file:
 
         def append(uids: UidArray) -> None:
             nonlocal rows

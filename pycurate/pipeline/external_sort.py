@@ -32,7 +32,7 @@ def write_run(path: PathLike, uids: UidArray) -> None:
     if not is_sorted(uids):
         uids = uids.copy()
         sort_uids(uids, threads=1)
-    with uid_writer(path) as append:
+    with uid_writer(path, "file") as append:
         append(uids)
 
 

@@ -36,7 +36,7 @@ def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence
     names = arrow_texts([rule.name for rule in rules]).cast(pa.string())
     thresholds = np.array([np.nan, *(np.nan if r.threshold is None else r.threshold for r in rules)])
     with (
-        atomic_write(path) as file,
+        atomic_write(path, "file") as file,
         pq.ParquetWriter(
             file,
             SCHEMA,

@@ -94,7 +94,7 @@ class Workspace:
         ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
         path = ready(self.columns_path(folder, shard))
-        with atomic_write(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
+        with atomic_write(path, "file") as file, pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
         return write_marker(path, key, rows=batch.num_rows)
 
@@ -169,7 +169,7 @@ def write_marker(path: Path, key: str, **facts: Any) -> int:
     """Say that ``path`` is complete for ``key``; returns its bytes."""
     size = path.stat().st_size
     marker = {"key": key, "bytes": size, "xxh3": file_checksum(path), **facts}
-    write_json_atomic(path.with_name(path.name + ".json"), marker)
+    write_json_atomic(path.with_name(path.name + ".json"), marker, "nothing")  # has_marker notices a torn one
     return size
 
 
