@@ -11,8 +11,10 @@ from typing import Self
 
 from pycurate.errors import MemoryCapError
 
-BASE_BYTES = 200 << 20
-"""An interpreter with NumPy, pyarrow and DuckDB loaded and their allocators warm: 120 to 170 MB measured."""
+BASE_BYTES = 160 << 20
+"""The main process with NumPy, pyarrow and DuckDB loaded and their allocators warm: 120 to 150 MB measured."""
+WORKER_BASE_BYTES = 96 << 20
+"""A worker process likewise: 60 to 90 MB measured."""
 SHARD_ROW_BYTES = 96
 """Per row of the shard in work, beside its score columns: uids, decisions and ledger buffers."""
 MAX_BLOCK_ROWS = 1 << 16
@@ -54,17 +56,17 @@ def plan_memory(
     shard_rows
         Rows of the largest shard; a worker holds the score columns of the shard it works on.
     """
-    bases = (1 + workers) if processes else 1
+    base = BASE_BYTES + (workers * WORKER_BASE_BYTES if processes else 0)
     held = shard_rows * (SHARD_ROW_BYTES + score_row_bytes)
     per_block_row = 4 * row_bytes + 64
-    least = bases * BASE_BYTES + workers * (held + MIN_BLOCK_ROWS * per_block_row)
+    least = base + workers * (held + MIN_BLOCK_ROWS * per_block_row)
     if cap_bytes < least:
         plural = "s" if workers > 1 else ""
         raise MemoryCapError(
             f"memory: {_mib(cap_bytes)} is not enough for {workers} worker{plural} on shards of {shard_rows:,} rows; "
             f"give at least {_mib(least)}, or use fewer workers"
         )
-    worker_bytes = (cap_bytes - bases * BASE_BYTES) // workers
+    worker_bytes = (cap_bytes - base) // workers
     block_rows = min(MAX_BLOCK_ROWS, (worker_bytes - held) // per_block_row)
     block_rows = max(MIN_BLOCK_ROWS, block_rows // MIN_BLOCK_ROWS * MIN_BLOCK_ROWS)
     return MemoryPlan(cap_bytes, workers if processes else 0, workers, block_rows, worker_bytes)

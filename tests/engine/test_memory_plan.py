@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pycurate.engine import MemoryMeter, default_memory_bytes, plan_memory
-from pycurate.engine.memory import BASE_BYTES, MAX_BLOCK_ROWS, MIN_BLOCK_ROWS
+from pycurate.engine.memory import BASE_BYTES, MAX_BLOCK_ROWS, MIN_BLOCK_ROWS, WORKER_BASE_BYTES
 from pycurate.errors import MemoryCapError
 
 
@@ -16,8 +16,8 @@ def test_a_plan_stays_within_its_cap(workers: int, processes: bool, row_bytes: i
     plan = plan_memory(
         cap, workers=workers, processes=processes, row_bytes=row_bytes, shard_rows=490_000, score_row_bytes=24
     )
-    bases = 1 + workers if processes else 1
-    used = bases * BASE_BYTES + workers * (490_000 * (96 + 24) + plan.block_rows * (4 * row_bytes + 64))
+    base = BASE_BYTES + workers * WORKER_BASE_BYTES * processes
+    used = base + workers * (490_000 * (96 + 24) + plan.block_rows * (4 * row_bytes + 64))
     assert used <= cap
     assert MIN_BLOCK_ROWS <= plan.block_rows <= MAX_BLOCK_ROWS
 
@@ -39,7 +39,7 @@ def test_the_default_cap_is_at_most_half_of_the_machine() -> None:
 def test_the_meter_sees_memory_that_is_written() -> None:
     with MemoryMeter(interval_seconds=0.01) as meter:
         before = meter.peak_bytes
-        block = np.ones(50_000_000 // 8)
+        block = np.ones(200_000_000 // 8)
         meter.sample()
         del block
-    assert meter.peak_bytes - before > 40_000_000
+    assert meter.peak_bytes - before > 150_000_000
