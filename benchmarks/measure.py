@@ -6,7 +6,7 @@ import os
 import resource
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pycurate.engine.memory import resident_bytes
@@ -19,11 +19,11 @@ class Figures:
     peak_bytes: int
 
 
-def measure(command: Sequence[str | os.PathLike[str]]) -> Figures:
-    """Run ``command`` to its end; raises where it fails."""
+def measure(command: Sequence[str | os.PathLike[str]], environment: Mapping[str, str] | None = None) -> Figures:
+    """Run ``command`` to its end, with ``environment`` beside this one's; raises where it fails."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
     peak = 0
     while process.poll() is None:
         peak = max(peak, resident_bytes(process.pid))

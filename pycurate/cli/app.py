@@ -93,11 +93,13 @@ def _escape(text: str) -> str:
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Progress]:
-    from pycurate.engine import NoProgress, RichProgress
-
     if quiet or not sys.stderr.isatty():
+        from pycurate.engine.progress import NoProgress
+
         yield NoProgress()
     else:
+        from pycurate.engine.bars import RichProgress
+
         with RichProgress() as bars:
             yield bars
 

@@ -10,9 +10,8 @@ import difflib
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +19,9 @@ from numpy.typing import NDArray
 
 from pycurate.arrow import numpy_values
 from pycurate.errors import InputError
+
+if TYPE_CHECKING:
+    import duckdb
 
 FALSE, TRUE, UNKNOWN = 0, 1, 2
 """Values of an evaluated expression; UNKNOWN is SQL's NULL."""
@@ -69,6 +71,8 @@ def evaluate_filter(expression: str, columns: Mapping[str, pa.Array]) -> NDArray
     InputError
         The expression is not boolean, or DuckDB cannot compute it for a row; says what DuckDB says.
     """
+    import duckdb
+
     for parts in _checked(expression):
         if parts[0] not in columns:  # DuckDB would take current_date, say, for its function of that name
             quoted = f'; write it in double quotes, "{name}"' if (name := ".".join(parts)) in columns else ""
@@ -91,6 +95,8 @@ def evaluate_filter(expression: str, columns: Mapping[str, pa.Array]) -> NDArray
 
 @cache
 def _connection() -> duckdb.DuckDBPyConnection:
+    import duckdb  # here: most recipes have no filter
+
     connection = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": MEMORY_LIMIT})
     for setting in (
         "temp_directory = ''",
