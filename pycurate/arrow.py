@@ -39,6 +39,18 @@ def numpy_floats(array: pa.Array, dtype: type[np.floating[Any]]) -> NDArray[Any]
     return numpy_values(array, missing=np.nan)
 
 
+def text_buffers(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    """The bytes of a string or large_string array, and the (n + 1,) int32 or int64 offsets of its texts in them."""
+    dtype = np.dtype(
+        np.int64 if pa.types.is_large_string(texts.type) or pa.types.is_large_binary(texts.type) else np.int32
+    )
+    _, ends, data = texts.buffers()
+    if not len(texts) or ends is None:
+        return np.empty(0, np.uint8), np.zeros(len(texts) + 1, dtype)
+    offsets = np.frombuffer(ends, dtype, len(texts) + 1, texts.offset * dtype.itemsize)
+    return np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8), offsets
+
+
 def arrow_values(values: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> pa.Array:
     """Numbers or truth values as an Arrow array over the same memory, null where ``valid`` is False."""
     values = np.ascontiguousarray(values)

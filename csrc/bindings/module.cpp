@@ -11,6 +11,7 @@ namespace py = pybind11;
 
 namespace pycurate::bindings {
 
+void bind_caption(py::module_& m);
 void bind_rowwise(py::module_& m);
 void bind_threshold(py::module_& m);
 void bind_uid(py::module_& m);
@@ -44,7 +45,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("active_isa", &pycurate::active_isa);
     m.def("set_active_isa", &pycurate::set_active_isa, py::arg("isa"));
     m.def("thread_count", &pycurate::thread_count, py::arg("requested"));
-    pycurate::bindings::bind_rowwise(m);
+    auto caption = m.def_submodule("caption");
+    pycurate::bindings::bind_caption(caption);
+    auto rowwise = m.def_submodule("rowwise");
+    pycurate::bindings::bind_rowwise(rowwise);
     auto threshold = m.def_submodule("threshold");
     pycurate::bindings::bind_threshold(threshold);
     auto uid = m.def_submodule("uid");

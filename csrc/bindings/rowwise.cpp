@@ -154,8 +154,7 @@ py::array convert_rows(const py::array& x, const std::string& element, const std
 
 }  // namespace
 
-void bind_rowwise(py::module_& m) {
-    py::module_ rowwise = m.def_submodule("rowwise");
+void bind_rowwise(py::module_& rowwise) {
     rowwise.def("score_pairs", &score_pairs, py::arg("a"), py::arg("b"), py::arg("element"),
                 py::arg("metric"), py::arg("with_norms"), py::arg("weights_a").noconvert(),
                 py::arg("bias_a").noconvert(), py::arg("weights_b").noconvert(),

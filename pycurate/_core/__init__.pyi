@@ -1,5 +1,6 @@
 from enum import IntEnum
 
+from . import caption as caption
 from . import rowwise as rowwise
 from . import threshold as threshold
 from . import uid as uid

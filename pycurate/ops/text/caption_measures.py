@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pycurate.arrow import arrow_texts, numpy_floats
+from pycurate.arrow import arrow_texts, numpy_floats, numpy_values, text_buffers
+from pycurate.kernels.caption import count_words
 
 PATTERN_BYTES = 32_768  # RE2 refuses patterns whose program exceeds its memory budget; lists are cut into such pieces
 
@@ -21,9 +22,11 @@ def caption_words(captions: pa.Array) -> NDArray[np.float32]:
 
     Whitespace is Unicode's, the 29 characters for which ``str.isspace`` is true.
     """
-    trimmed = pc.utf8_trim_whitespace(captions)
-    words = _floats(pc.list_value_length(pc.utf8_split_whitespace(trimmed)))
-    return np.where(_floats(pc.binary_length(trimmed)) == 0, np.float32(0), words)  # "" splits into one empty word
+    data, offsets = text_buffers(captions)
+    words = count_words(data, offsets)
+    if captions.null_count:
+        words[~numpy_values(captions.is_valid())] = np.nan
+    return words
 
 
 def caption_chars(captions: pa.Array) -> NDArray[np.float32]:

@@ -28,12 +28,19 @@ def caption_languages(captions: pa.Array, detect: Callable[[str], str]) -> NDArr
     InputError
         ``detect`` gave something that is not a code of at most 8 bytes.
     """
-    found = np.zeros(len(captions), f"S{LANGUAGE_BYTES}")
-    for row, caption in enumerate(captions.to_pylist()):
-        if caption is None:
-            continue
-        code = detect(caption.replace("\n", " "))
+    codes = _Codes()
+    found = [
+        b"" if caption is None else codes[detect(caption.replace("\n", " ") if "\n" in caption else caption)]
+        for caption in captions.to_pylist()
+    ]
+    return np.array(found, f"S{LANGUAGE_BYTES}")
+
+
+class _Codes(dict[str, bytes]):
+    """Each code is checked and encoded once."""
+
+    def __missing__(self, code: str) -> bytes:
         if not isinstance(code, str) or len(code.encode()) > LANGUAGE_BYTES:
             raise InputError(f"language: expected a code of at most {LANGUAGE_BYTES} bytes, got {code!r}")
-        found[row] = code.encode()
-    return found
+        self[code] = code.encode()
+        return self[code]
