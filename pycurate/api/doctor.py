@@ -16,12 +16,19 @@ import numpy as np
 from pycurate.api import doctor_findings as findings
 from pycurate.api.doctor_report import DoctorReport, EmbeddingFacts, Finding, Place
 from pycurate.api.shard_exam import SHOWN_PLACES, Exam, ShardFacts
-from pycurate.engine import LocalEngine, MemoryPlan, NoProgress, Progress, default_memory_bytes, plan_memory
+from pycurate.engine import (
+    LocalEngine,
+    MemoryPlan,
+    NoProgress,
+    Progress,
+    default_memory_bytes,
+    plan_memory,
+    worker_count,
+)
 from pycurate.errors import InputError, WorkspaceError
 from pycurate.io.layouts import LayoutName
 from pycurate.io.names import unknown_name
 from pycurate.io.pool import Pool, Shard, open_pool
-from pycurate.kernels import thread_count
 from pycurate.kernels.uid import find, format_hex
 from pycurate.ops.preflight import NormSummary
 from pycurate.pipeline.external_sort import duplicate_keys
@@ -89,9 +96,7 @@ def doctor(
     opened = pool if isinstance(pool, Pool) else open_pool(pool, layout, strict=False)
     made = _loaded(recipe)
     chosen = _chosen(opened, embeddings)
-    workers = thread_count(0) if workers is None else workers
-    if workers < 1:
-        raise InputError(f"workers: expected at least 1, got {workers}")
+    workers = worker_count(workers)
     memory = _memory(opened, chosen, default_memory_bytes() if memory_bytes is None else memory_bytes, workers)
     progress = progress or NoProgress()
     found = [*findings.of_pool(opened), *([] if made is None else findings.of_recipe(made, opened))]

@@ -12,13 +12,12 @@ from typing import Any
 from pycurate.api.out import claim_out
 from pycurate.api.reshard_tasks import WORK
 from pycurate.api.uid_files import UidFile, mapped_uids
-from pycurate.engine import LocalEngine, NoProgress, Progress
+from pycurate.engine import LocalEngine, NoProgress, Progress, worker_count
 from pycurate.errors import InputError
 from pycurate.io.atomic import TEMPORARY_SUFFIX, atomic_write, write_json_atomic
 from pycurate.io.export import write_kept_rows
 from pycurate.io.pool import Pool, Shard, open_pool
 from pycurate.io.subset import Subset
-from pycurate.kernels import thread_count
 from pycurate.pipeline.workspace import Workspace, digest
 
 _FORMAT = 1  # bumped when the same input gives other bytes
@@ -77,9 +76,7 @@ def export_parquet(
     """
 
     opened = pool if isinstance(pool, Pool) else open_pool(pool)
-    workers = thread_count(0) if workers is None else workers
-    if workers < 1:
-        raise InputError(f"workers: expected at least 1, got {workers}")
+    workers = worker_count(workers)
     files = _parquet_files(opened)
     folder = Path(out).absolute()
     if folder.resolve() == Path(opened.root).resolve():

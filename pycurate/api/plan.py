@@ -10,11 +10,10 @@ from pathlib import Path
 from pycurate.api.plan_report import DiskPlan, Plan, PlanStep, ReadPlan
 from pycurate.api.plan_sample import Sample, estimate_time, sample_scan
 from pycurate.api.run import run_memory
-from pycurate.engine import LocalEngine, default_memory_bytes
-from pycurate.errors import InputError
-from pycurate.io.pool import Pool, open_pool
+from pycurate.api.settings import settle
+from pycurate.engine import LocalEngine
+from pycurate.io.pool import Pool
 from pycurate.io.store import RUN_MARKER
-from pycurate.kernels import thread_count
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, ScanTask, column_sets
 from pycurate.pipeline.step import Needs, Step
 from pycurate.pipeline.workspace import Workspace
@@ -56,19 +55,11 @@ def plan(
     InputError, RecipeError, MissingDependencyError, PoolError, MemoryCapError
         What would stop the run at its start, or in the sampled rows.
     """
-    opened = pool if isinstance(pool, Pool) else open_pool(pool)
-    made = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    made.check(opened)
-    if opened.rows == 0:
-        raise InputError(f"pool: {opened.root} has no rows; expected at least one")
-    workers = thread_count(0) if workers is None else workers
-    if workers < 1:
-        raise InputError(f"workers: expected at least 1, got {workers}")
-    if processes is None:
-        processes = workers > 1 and made.uses_processes
+    settings = settle(recipe, pool, memory_bytes, workers, processes)
+    made, opened = settings.recipe, settings.pool
+    workers, processes = settings.workers, settings.processes
     sets = column_sets(made.steps)
-    cap = default_memory_bytes() if memory_bytes is None else memory_bytes
-    memory = run_memory(opened, sets, cap, workers, processes)
+    memory = run_memory(opened, sets, settings.memory_bytes, workers, processes)
     folder = None if out is None else Path(out)
     scanner, tasks = _tasks(opened, sets, memory.block_rows, folder, workers)
     sample = sample_scan(scanner, tasks, workers, processes, sample_seconds)

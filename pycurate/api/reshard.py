@@ -29,7 +29,7 @@ from pycurate.api.reshard_tasks import (
     write_task,
 )
 from pycurate.api.uid_files import UidFile, mapped_uids
-from pycurate.engine import LocalEngine, NoProgress, Progress, default_memory_bytes
+from pycurate.engine import LocalEngine, NoProgress, Progress, default_memory_bytes, worker_count
 from pycurate.engine.memory import BASE_BYTES
 from pycurate.errors import InputError, MemoryCapError, PoolError
 from pycurate.io.atomic import TEMPORARY_SUFFIX, atomic_write, write_json_atomic
@@ -38,7 +38,6 @@ from pycurate.io.pool import Pool
 from pycurate.io.reshard import TarIndex, TarUidSource, tar_uid_source
 from pycurate.io.store import Store
 from pycurate.io.subset import Subset
-from pycurate.kernels import thread_count
 from pycurate.kernels.uid import format_hex
 from pycurate.pipeline.workspace import Workspace, digest, has_marker
 
@@ -143,9 +142,7 @@ def reshard(
     started = time.perf_counter()
     if samples_per_shard < 1:
         raise InputError(f"samples_per_shard: expected at least 1, got {samples_per_shard}")
-    workers = thread_count(0) if workers is None else workers
-    if workers < 1:
-        raise InputError(f"workers: expected at least 1, got {workers}")
+    workers = worker_count(workers)
     store, tars = _tars_of(pool)
     folder = Path(out).absolute()
     if store.local and folder.resolve() == Path(store.root).resolve():

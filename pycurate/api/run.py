@@ -20,19 +20,18 @@ import pyarrow as pa
 import pycurate
 from pycurate.api.examples import collect_examples
 from pycurate.api.out import claim_out
+from pycurate.api.settings import Settings, settle
 from pycurate.engine import (
     LocalEngine,
     MemoryMeter,
     MemoryPlan,
     NoProgress,
     Progress,
-    default_memory_bytes,
     plan_memory,
 )
-from pycurate.errors import InputError
 from pycurate.io.atomic import TEMPORARY_SUFFIX, atomic_write, write_json_atomic
-from pycurate.io.pool import Pool, Shard, open_pool
-from pycurate.kernels import active_isa, thread_count
+from pycurate.io.pool import Pool, Shard
+from pycurate.kernels import active_isa
 from pycurate.pipeline.decide import Decider
 from pycurate.pipeline.external_sort import merge_runs, write_run
 from pycurate.pipeline.ledger import write_ledger
@@ -116,34 +115,17 @@ def run(
     KeyboardInterrupt
         On Ctrl-C, after which the same call continues.
     """
-    opened = pool if isinstance(pool, Pool) else open_pool(pool)
-    made = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    made.check(opened)
-    if opened.rows == 0:
-        raise InputError(f"pool: {opened.root} has no rows; expected at least one")
-    workers = thread_count(0) if workers is None else workers
-    if workers < 1:
-        raise InputError(f"workers: expected at least 1, got {workers}")
-    settings = _Settings(
-        memory_bytes=default_memory_bytes() if memory_bytes is None else memory_bytes,
-        workers=workers,
-        processes=made.uses_processes and workers > 1 if processes is None else processes,
-        verify=verify,
-        allow_duplicate_uids=allow_duplicate_uids,
-        report=report,
-    )
+    settings = settle(recipe, pool, memory_bytes, workers, processes)
+    options = _Options(verify, allow_duplicate_uids, report)
     folder = claim_out(Path(out))
     with Workspace(folder / "workspace").lock(), MemoryMeter() as meter:
         for unfinished in folder.rglob(f"*{TEMPORARY_SUFFIX}"):  # of a killed run
             unfinished.unlink()
-        return _Run(made, opened, folder, settings, progress or NoProgress(), meter).result()
+        return _Run(settings, options, folder, progress or NoProgress(), meter).result()
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
-    memory_bytes: int
-    workers: int
-    processes: bool
+class _Options:
     verify: bool
     allow_duplicate_uids: bool
     report: bool
@@ -164,29 +146,28 @@ def run_memory(pool: Pool, sets: Sequence[ColumnSet], settings_bytes: int, worke
 
 @dataclass
 class _Run:
-    recipe: Recipe
-    pool: Pool
+    settings: Settings
+    options: _Options
     out: Path
-    settings: _Settings
     progress: Progress
     meter: MemoryMeter
     stages: list[records.StageRecord] = field(default_factory=list)
 
     def result(self) -> RunResult:
-        shards = [shard for shard in self.pool.shards if shard.rows]
+        shards = [shard for shard in self.settings.pool.shards if shard.rows]
         workspace = Workspace(self.out / "workspace")
-        sets = column_sets(self.recipe.steps)
+        sets = column_sets(self.settings.recipe.steps)
         engine = LocalEngine(self.settings.workers, processes=self.settings.processes)
         memory = run_memory(
-            self.pool, sets, self.settings.memory_bytes, self.settings.workers, self.settings.processes
+            self.settings.pool, sets, self.settings.memory_bytes, self.settings.workers, self.settings.processes
         )  # fmt: skip
         fingerprints = self._fingerprints(engine, shards)
         key = digest(
             pycurate.__version__,
-            self.recipe.key,
+            self.settings.recipe.key,
             fingerprints,
-            self.settings.allow_duplicate_uids,
-            self.settings.report,
+            self.options.allow_duplicate_uids,
+            self.options.report,
         )
         if (done := self._finished(key)) is not None:
             return RunResult(self.out, done, reused=True)
@@ -194,7 +175,7 @@ class _Run:
             path.unlink(missing_ok=True)
         self._scan(engine, workspace, sets, memory, shards, fingerprints)
         decider = Decider(
-            workspace, self.recipe.steps, sets, fingerprints, {s.name: s.rows for s in shards}, engine.ordered,
+            workspace, self.settings.recipe.steps, sets, fingerprints, {s.name: s.rows for s in shards}, engine.ordered,
             memory.worker_bytes,
         )  # fmt: skip
         with self._stage("fit") as stage:
@@ -202,7 +183,7 @@ class _Run:
         outcome = self._decide(engine, decider, sets)
         rows = self._write(decider, memory)
         with self._stage("report"):
-            examples = collect_examples(self.pool, outcome.examples, engine)
+            examples = collect_examples(self.settings.pool, outcome.examples, engine)
             manifest = self._manifest(decider, outcome, fingerprints, memory, rows)
             self._finish(manifest, examples, key)
         return RunResult(self.out, manifest, reused=False)
@@ -219,7 +200,7 @@ class _Run:
     def _fingerprints(self, engine: LocalEngine, shards: Sequence[Shard]) -> dict[str, str]:
         with self._stage("fingerprint", len(shards)):
             found: dict[str, str] = {}
-            marks = engine.ordered(lambda shard: shard.fingerprint(verify=self.settings.verify), shards)
+            marks = engine.ordered(lambda shard: shard.fingerprint(verify=self.options.verify), shards)
             for shard, mark in zip(shards, marks, strict=True):
                 found[shard.name] = mark
                 self.progress.advance(shard.rows)
@@ -244,7 +225,7 @@ class _Run:
         fingerprints: dict[str, str],
     ) -> None:
         stop = None if engine.processes else engine.stop
-        scanner = Scanner(self.pool, workspace, tuple(sets), memory.block_rows, stop)
+        scanner = Scanner(self.settings.pool, workspace, tuple(sets), memory.block_rows, stop)
         tasks = [t for s in shards if (t := scanner.missing(s, fingerprints[s.name])) is not None]
         with self._stage("scan", len(tasks)) as stage:
             stage["reused"] = len(shards) - len(tasks)
@@ -287,7 +268,7 @@ class _Run:
                 [runs / f"{shard}.npy" for shard in decider.shards],
                 self.out / "subset.npy",
                 memory.worker_bytes,
-                unique=not self.settings.allow_duplicate_uids,
+                unique=not self.options.allow_duplicate_uids,
             )
             stage["bytes"] = 16 * stage["rows"]
         return stage["rows"]
@@ -301,17 +282,17 @@ class _Run:
             pycurate=pycurate.__version__,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             recipe=records.RecipeRecord(
-                name=self.recipe.name,
-                description=self.recipe.description,
-                yaml=self.recipe.to_yaml(),
-                hash=self.recipe.key,
+                name=self.settings.recipe.name,
+                description=self.settings.recipe.description,
+                yaml=self.settings.recipe.to_yaml(),
+                hash=self.settings.recipe.key,
             ),
             pool=records.PoolRecord(
-                root=self.pool.root,
-                layout=self.pool.layout,
-                shards=len(self.pool.shards),
+                root=self.settings.pool.root,
+                layout=self.settings.pool.layout,
+                shards=len(self.settings.pool.shards),
                 rows=outcome.rows,
-                uid_source=self.pool.uid_source,
+                uid_source=self.settings.pool.uid_source,
                 fingerprint=digest(sorted(fingerprints.items())),
             ),
             counts=records.Counts(
@@ -320,7 +301,7 @@ class _Run:
                 dropped=outcome.rows - outcome.kept,
                 unjudged=sum(record.count for record in unjudged),
             ),
-            steps=manifest_steps([(s.name, s.kind) for s in self.recipe.steps], decider, outcome),
+            steps=manifest_steps([(s.name, s.kind) for s in self.settings.recipe.steps], decider, outcome),
             scores=manifest_scores(decider, outcome),
             unjudged=unjudged,
             stages=tuple(self.stages),
@@ -335,7 +316,7 @@ class _Run:
         for name, record in ((records.EXAMPLES_NAME, examples), (records.MANIFEST_NAME, manifest)):
             with atomic_write(self.out / name) as file:
                 file.write(record.model_dump_json(indent=1).encode())
-        if self.settings.report:
+        if self.options.report:
             write_report(self.out)
         write_json_atomic(self.out / "workspace" / FINISHED, {"key": key, "subset": manifest.subset.sha256})
 

@@ -60,4 +60,7 @@ class RichProgress:
         self._bars.update(self._task, advance=1, rows=rows, read_bytes=read_bytes)
 
     def finish(self) -> None:
+        assert self._task is not None
+        task = next(task for task in self._bars.tasks if task.id == self._task)
+        self._bars.update(self._task, completed=task.total)
         self._task = None

@@ -12,12 +12,20 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from pycurate.errors import PycurateError
+from pycurate.errors import InputError, PycurateError
+from pycurate.kernels import thread_count
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _context: Any = None  # of a worker process: what every task of the run shares, sent once
+
+
+def worker_count(workers: int | None) -> int:
+    """The number asked for, or by default the processors that this process may use."""
+    if workers is not None and workers < 1:
+        raise InputError(f"workers: expected at least 1, got {workers}")
+    return thread_count(0) if workers is None else workers
 
 
 class LocalEngine:

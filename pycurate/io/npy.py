@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -165,21 +166,42 @@ def open_matrix(store: Store, matrix: Matrix, start: int) -> Iterator[MatrixRead
             yield _RawReader(reader, matrix, start)
 
 
-def empty_aligned(rows: int, dimension: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """An uninitialised (rows, dimension) array whose data begins at a multiple of 64 bytes."""
-    size = rows * dimension * dtype.itemsize
-    raw = np.empty(size + _ALIGNMENT, np.uint8)
-    shift = -raw.ctypes.data % _ALIGNMENT
-    return raw[shift : shift + size].view(dtype).reshape(rows, dimension)
+class BlockMemory:
+    """Uninitialised blocks, in memory of earlier blocks that nobody refers to any more.
+
+    Fresh memory is zeroed by the kernel, which costs a third of what reading into it does.
+    """
+
+    def __init__(self) -> None:
+        self._owned: list[NDArray[np.uint8]] = []
+
+    def take(self, rows: int, dimension: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """A (rows, dimension) array whose data begins at a multiple of 64 bytes."""
+        size = rows * dimension * dtype.itemsize
+        raw = self._unused(size + _ALIGNMENT)
+        shift = -raw.ctypes.data % _ALIGNMENT
+        return raw[shift : shift + size].view(dtype).reshape(rows, dimension)
+
+    def _unused(self, size: int) -> NDArray[np.uint8]:
+        for place in range(len(self._owned)):
+            # Every view of it, however derived, holds a reference to the array that owns the memory.
+            if len(self._owned[place]) >= size and sys.getrefcount(self._owned[place]) == _UNREFERRED:
+                return self._owned[place]
+        self._owned.append(np.empty(size, np.uint8))
+        return self._owned[-1]
+
+
+_probe = [np.empty(0, np.uint8)]
+_UNREFERRED = sys.getrefcount(_probe[0])  # of an array that only a list has; the number is the interpreter's affair
 
 
 class _RawReader:
     def __init__(self, reader: RangeReader, matrix: Matrix, start: int) -> None:
-        self._reader, self._matrix = reader, matrix
+        self._reader, self._matrix, self._memory = reader, matrix, BlockMemory()
         self._offset = matrix.offset + start * matrix.row_bytes
 
     def read(self, rows: int) -> NDArray[Any]:
-        block = empty_aligned(rows, self._matrix.dimension, self._matrix.storage)
+        block = self._memory.take(rows, self._matrix.dimension, self._matrix.storage)
         self._reader.read_into(_bytes_of(block), self._offset)
         self._offset += block.nbytes
         return block
@@ -189,14 +211,14 @@ class _DeflatedReader:
     """Inflates exactly the bytes that the header announced, whatever the stream holds: a bomb cannot grow."""
 
     def __init__(self, reader: RangeReader, matrix: Matrix, start: int) -> None:
-        self._reader, self._matrix = reader, matrix
+        self._reader, self._matrix, self._memory = reader, matrix, BlockMemory()
         self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         self._offset, self._end = matrix.offset, matrix.offset + matrix.deflated_bytes
         self._left, self._crc = matrix.header_bytes + matrix.rows * matrix.row_bytes, 0
         self._skip(matrix.header_bytes + start * matrix.row_bytes)
 
     def read(self, rows: int) -> NDArray[Any]:
-        block = empty_aligned(rows, self._matrix.dimension, self._matrix.storage)
+        block = self._memory.take(rows, self._matrix.dimension, self._matrix.storage)
         view, done = _bytes_of(block), 0
         while done < len(view):
             piece = self._next(len(view) - done)

@@ -314,7 +314,7 @@ def test_findings_do_not_depend_on_workers_or_memory(tmp_path: Path, pool_factor
 
 
 def test_too_little_memory_is_refused_with_what_is_enough(pool: Path) -> None:
-    with pytest.raises(MemoryCapError, match="give at least 201 MiB"):
+    with pytest.raises(MemoryCapError, match="give at least 161 MiB"):
         doctor(pool, memory_bytes=100 << 20, workers=1)
 
 

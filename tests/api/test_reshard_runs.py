@@ -329,7 +329,7 @@ def test_bad_arguments_and_pools_are_said(tmp_path: Path) -> None:
         reshard(tmp_path / "empty", good, out)
     with pytest.raises(InputError, match=r"out: .* is the folder of the pool; choose another"):
         reshard(pool, good, pool)
-    with pytest.raises(MemoryCapError, match=r"memory: 10 MiB is not enough for 1 worker .*; give at least 264 MiB"):
+    with pytest.raises(MemoryCapError, match=r"memory: 10 MiB is not enough for 1 worker .*; give at least 224 MiB"):
         reshard(pool, good, out, workers=1, memory_bytes=10 << 20)
     with pytest.raises(
         PoolError, match=r"none of the subset's uids, such as 0{32}, is in the 1 tars of .*json members"
