@@ -34,6 +34,7 @@ from pycurate.io.pool import Pool, Shard
 from pycurate.kernels import active_isa
 from pycurate.pipeline.decide import Decider
 from pycurate.pipeline.external_sort import merge_runs, write_run
+from pycurate.pipeline.ledger import FORMAT as ledger_format
 from pycurate.pipeline.ledger import write_ledger
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, column_sets, scan_shard
 from pycurate.pipeline.workspace import Workspace, digest, has_marker, ready, write_marker
@@ -241,14 +242,16 @@ class _Run:
         first = decider.columns(decider.shards[0], numeric)
         scores = [name for name in numeric if first[name].dtype.kind in FLOAT_KINDS]
 
+        key = digest(decider.key, ledger_format)
+
         def task(shard: str) -> Outcome:
             decision = decider.decide(shard)
             reasons, kept = ready(ledger / f"{shard}.parquet"), ready(runs / f"{shard}.npy")
-            if not (has_marker(kept, decider.key) and reasons.exists()):
+            if not (has_marker(kept, key) and reasons.exists()):
                 uids = decider.uids(shard)
                 write_ledger(reasons, uids, decision, decider.rules)
                 write_run(kept, uids[decision.keep])
-                write_marker(kept, decider.key, rows=len(uids))  # last: both files are complete
+                write_marker(kept, key, rows=len(uids))  # last: both files are complete
             return shard_outcome(decider, shard, decision, scores)
 
         with self._stage("decide", len(decider.shards)) as stage:

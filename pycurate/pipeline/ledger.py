@@ -17,6 +17,7 @@ from pycurate.pipeline.decide import Decision
 from pycurate.types import Rule, UidArray
 
 ROW_GROUP_ROWS = 1 << 17
+FORMAT = 1  # bumped when the same decisions are written in another way
 
 SCHEMA = pa.schema(
     [
