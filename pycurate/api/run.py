@@ -43,6 +43,7 @@ from pycurate.report import manifest as records
 from pycurate.report.html import write_report
 from pycurate.report.outcome import (
     Outcome,
+    example_shards,
     manifest_scores,
     manifest_steps,
     manifest_unjudged,
@@ -243,6 +244,7 @@ class _Run:
         scores = [name for name in numeric if first[name].dtype.kind in FLOAT_KINDS]
 
         key = digest(decider.key, ledger_format)
+        shown = example_shards(decider.shards)
 
         def task(shard: str) -> Outcome:
             decision = decider.decide(shard)
@@ -252,7 +254,7 @@ class _Run:
                 write_ledger(reasons, uids, decision, decider.rules)
                 write_run(kept, uids[decision.keep])
                 write_marker(kept, key, rows=len(uids))  # last: both files are complete
-            return shard_outcome(decider, shard, decision, scores)
+            return shard_outcome(decider, shard, decision, scores, shard in shown)
 
         with self._stage("decide", len(decider.shards)) as stage:
 

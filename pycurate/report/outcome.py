@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pycurate.kernels.uid import format_hex
 from pycurate.ops.score_statistics import ScoreStatistics, score_statistics
 from pycurate.pipeline.decide import Decider, Decision
+from pycurate.pipeline.workspace import digest
 from pycurate.report.manifest import (
     FirstPlace,
     HistogramRecord,
@@ -23,6 +24,8 @@ from pycurate.report.manifest import (
 from pycurate.types import Rule, UidArray
 
 EXAMPLES_PER_SIDE = 6
+EXAMPLE_SHARDS = 8
+"""Shards that examples come from. Their captions are read again, which must not grow with the pool."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,7 +62,14 @@ class Outcome:
     unjudged: dict[tuple[str, str], Unjudged]
 
 
-def shard_outcome(decider: Decider, shard: str, decision: Decision, scores: Sequence[str]) -> Outcome:
+def example_shards(shards: Sequence[str]) -> frozenset[str]:
+    """The shards that examples come from: a sample that depends on the shards' names only, not on their order."""
+    return frozenset(sorted(shards, key=lambda shard: (digest(shard), shard))[:EXAMPLE_SHARDS])
+
+
+def shard_outcome(
+    decider: Decider, shard: str, decision: Decision, scores: Sequence[str], with_examples: bool
+) -> Outcome:
     """The outcome of one shard; ``scores`` are the numeric columns to describe."""
     uids = decider.uids(shard)
     reason = decision.reason
@@ -71,6 +81,8 @@ def shard_outcome(decider: Decider, shard: str, decision: Decision, scores: Sequ
         rows = np.flatnonzero(reason == number)
         if rule.unjudged:
             unjudged |= _unjudged(rule, shard, rows, decision.detail)
+        elif not with_examples:
+            continue
         elif rule.threshold is not None and rule.score is not None:
             kept = np.flatnonzero((reason == 0) | (reason > number))
             values = decider.columns(shard, [rule.score])[rule.score]
