@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pycurate.api.plan_report import DiskPlan, Plan, PlanStep, ReadPlan
 from pycurate.api.plan_sample import Sample, estimate_time, sample_scan
 from pycurate.api.run import run_memory
-from pycurate.api.settings import settle
+from pycurate.api.settings import Settings, processes_pay, settle
 from pycurate.engine import LocalEngine
 from pycurate.io.pool import Pool
 from pycurate.io.store import RUN_MARKER
@@ -57,11 +58,15 @@ def plan(
     """
     settings = settle(recipe, pool, memory_bytes, workers, processes)
     made, opened = settings.recipe, settings.pool
-    workers, processes = settings.workers, settings.processes
+    workers = settings.workers
     sets = column_sets(made.steps)
-    memory = run_memory(opened, sets, settings.memory_bytes, workers, processes)
+    memory = run_memory(settings, sets)
     folder = None if out is None else Path(out)
     scanner, tasks = _tasks(opened, sets, memory.block_rows, folder, workers)
+    processes = settings.processes
+    if processes is None:
+        processes = processes_pay(scanner, tasks, workers)
+    memory = replace(memory, processes=workers if processes else 0)
     sample = sample_scan(scanner, tasks, workers, processes, sample_seconds)
     rows_left = sum(opened.shard(task.shard).rows for task in tasks)
     sampled = sample_seconds > 0
@@ -79,7 +84,7 @@ def plan(
         disk=disk,
         time=time,
         steps=tuple(_step(step, sets) for step in made.steps),
-        notes=tuple(_notes(made.steps, read, opened, workers, processes)),
+        notes=tuple(_notes(made.steps, read, settings, processes)),
         warnings=tuple(_warnings(disk, folder)),
     )
 
@@ -157,11 +162,16 @@ def _step(step: Step, sets: Sequence[ColumnSet]) -> PlanStep:
     )
 
 
-def _notes(steps: Sequence[Step], read: ReadPlan, pool: Pool, workers: int, processes: bool) -> list[str]:
+def _notes(steps: Sequence[Step], read: ReadPlan, settings: Settings, processes: bool) -> list[str]:
     notes = []
+    pool, workers = settings.pool, settings.workers
     slow = [step.name for step in steps if step.python_bound]
     if slow and read.left_shards:
-        where = f"in {workers} worker processes" if processes else "one row at a time, since worker processes are off"
+        where = "one row at a time, since worker processes are off"
+        if processes:
+            where = f"in {workers} worker processes"
+        elif settings.processes is None:
+            where = "one row at a time, since so little work does not pay for starting worker processes"
         notes.append(f"{', '.join(slow)} runs Python for every row, {where}: that sets the pace, not reading.")
     if not read.embeddings:
         notes.append("No embedding is read: the recipe uses stored columns only.")

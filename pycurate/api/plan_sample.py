@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pycurate.api.plan_report import TimeEstimate
+from pycurate.api.settings import PROCESS_START_SECONDS
 from pycurate.engine import LocalEngine
 from pycurate.errors import PoolError
 from pycurate.pipeline.scan import Scanner, ScanTask
@@ -21,8 +22,6 @@ BLOCKS_PER_SHARD = 4
 DECIDE_ROWS_PER_SECOND = 500_000
 """Rows a worker fits, decides, enters into the ledger and merges in a second: 0.4 to 0.9 million measured with three
 recipes on 200,000 rows of a busy machine of two cores."""
-PROCESS_START_SECONDS = 2.0
-"""Until a new worker process has loaded its libraries: 1.3 s of one processor measured."""
 
 
 @dataclass(frozen=True, slots=True)

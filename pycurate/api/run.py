@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pycurate
 from pycurate.api.examples import collect_examples
 from pycurate.api.out import claim_out
-from pycurate.api.settings import Settings, settle
+from pycurate.api.settings import Settings, processes_pay, settle
 from pycurate.engine import (
     LocalEngine,
     MemoryMeter,
@@ -133,17 +133,26 @@ class _Options:
     report: bool
 
 
-def run_memory(pool: Pool, sets: Sequence[ColumnSet], settings_bytes: int, workers: int, processes: bool) -> MemoryPlan:
-    """The memory plan of a run; raises MemoryCapError where the cap is too small."""
+def run_memory(settings: Settings, sets: Sequence[ColumnSet]) -> MemoryPlan:
+    """The memory plan of a run, which holds whether its scan uses processes or, where both may be, threads.
+
+    Raises
+    ------
+    MemoryCapError
+        The cap is too small.
+    """
+    shards = [shard for shard in settings.pool.shards if shard.rows]
     columns = sorted({name for s in sets for name in s.needs.columns})
     embeddings = sorted({name for s in sets for name in s.needs.embeddings})
-    row_bytes = max(-(-s.bytes_to_read(columns, embeddings) // s.rows) for s in pool.shards if s.rows)
-    largest = max(shard.rows for shard in pool.shards)
-    score_row_bytes = sum(8 * len(s.columns) for s in sets)
+    row_bytes = max(-(-shard.bytes_to_read(columns, embeddings) // shard.rows) for shard in shards)
     return plan_memory(
-        settings_bytes, workers=workers, processes=processes, row_bytes=2 * row_bytes + 64, shard_rows=largest,
-        score_row_bytes=score_row_bytes,
-    )  # fmt: skip
+        settings.memory_bytes,
+        workers=settings.workers,
+        processes=settings.processes is not False,
+        row_bytes=2 * row_bytes + 64,
+        shard_rows=max(shard.rows for shard in shards),
+        score_row_bytes=sum(8 * len(s.columns) for s in sets),
+    )
 
 
 @dataclass
@@ -159,10 +168,8 @@ class _Run:
         shards = [shard for shard in self.settings.pool.shards if shard.rows]
         workspace = Workspace(self.out / "workspace")
         sets = column_sets(self.settings.recipe.steps)
-        engine = LocalEngine(self.settings.workers, processes=self.settings.processes)
-        memory = run_memory(
-            self.settings.pool, sets, self.settings.memory_bytes, self.settings.workers, self.settings.processes
-        )  # fmt: skip
+        engine = LocalEngine(self.settings.workers, processes=False)
+        memory = run_memory(self.settings, sets)
         fingerprints = self._fingerprints(engine, shards)
         key = digest(
             pycurate.__version__,
@@ -175,7 +182,7 @@ class _Run:
             return RunResult(self.out, done, reused=True)
         for path in (self.out / records.MANIFEST_NAME, self.out / "workspace" / FINISHED):
             path.unlink(missing_ok=True)
-        self._scan(engine, workspace, sets, memory, shards, fingerprints)
+        self._scan(workspace, sets, memory, shards, fingerprints)
         decider = Decider(
             workspace, self.settings.recipe.steps, sets, fingerprints, {s.name: s.rows for s in shards}, engine.ordered,
             memory.worker_bytes,
@@ -219,16 +226,20 @@ class _Run:
 
     def _scan(
         self,
-        engine: LocalEngine,
         workspace: Workspace,
         sets: Sequence[ColumnSet],
         memory: MemoryPlan,
         shards: Sequence[Shard],
         fingerprints: dict[str, str],
     ) -> None:
-        stop = None if engine.processes else engine.stop
-        scanner = Scanner(self.settings.pool, workspace, tuple(sets), memory.block_rows, stop)
+        scanner = Scanner(self.settings.pool, workspace, tuple(sets), memory.block_rows)
         tasks = [t for s in shards if (t := scanner.missing(s, fingerprints[s.name])) is not None]
+        processes = self.settings.processes
+        if processes is None:
+            processes = processes_pay(scanner, tasks, self.settings.workers)
+        engine = LocalEngine(self.settings.workers, processes=processes)
+        if not processes:
+            scanner = replace(scanner, stop=engine.stop)
         with self._stage("scan", len(tasks)) as stage:
             stage["reused"] = len(shards) - len(tasks)
             for done in engine.unordered(scan_shard, scanner, tasks):

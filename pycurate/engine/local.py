@@ -60,8 +60,9 @@ class LocalEngine:
                 yield from self._drain(pool, lambda task: pool.submit(_run_in_worker, function, task), tasks)
         except BrokenProcessPool as error:
             raise PycurateError(
-                "a worker process was killed from outside, most likely for want of memory; finished shards are kept: "
-                "run again with fewer workers or a smaller memory cap"
+                "a worker process ended before its work: killed, most likely for want of memory, or never started, in "
+                "a script without 'if __name__ == \"__main__\":'. Finished shards are kept: run again with fewer workers "
+                "or on threads (--threads, processes=False)"
             ) from error
 
     def ordered(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:

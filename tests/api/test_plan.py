@@ -298,8 +298,12 @@ def test_a_damaged_row_in_the_sample_is_named(tmp_path: Path, pool_factory: Any)
         plan("datacomp-none", pool)
 
 
-def test_python_for_every_row_is_noted(pool: Path) -> None:
+def test_python_for_every_row_is_noted(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = Recipe(name="python", steps=[Repeated()])
+    small = plan(recipe, pool, workers=2, sample_seconds=0.05)
+    assert small.memory.processes == 0
+    assert any("so little work does not pay for starting worker processes" in note for note in small.notes)
+    monkeypatch.setattr("pycurate.api.settings.PROCESS_START_SECONDS", 0.0)
     made = plan(recipe, pool, workers=2, sample_seconds=0.05)
     assert made.memory.processes == 2
     assert "repeated runs Python for every row, in 2 worker processes: that sets the pace, not reading." in made.notes
