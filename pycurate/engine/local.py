@@ -61,8 +61,8 @@ class LocalEngine:
         except BrokenProcessPool as error:
             raise PycurateError(
                 "a worker process ended before its work: killed, most likely for want of memory, or never started, in "
-                "a script without 'if __name__ == \"__main__\":'. Finished shards are kept: run again with fewer workers "
-                "or on threads (--threads, processes=False)"
+                "a script without 'if __name__ == \"__main__\":'. Finished shards are kept: run again with fewer "
+                "workers or on threads (--threads, processes=False)"
             ) from error
 
     def ordered(self, function: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
