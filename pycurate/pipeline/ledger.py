@@ -17,7 +17,7 @@ from pycurate.pipeline.decide import Decision
 from pycurate.types import Rule, UidArray
 
 ROW_GROUP_ROWS = 1 << 17
-FORMAT = 1  # bumped when the same decisions are written in another way
+FORMAT = 2  # bumped when the same decisions are written in another way
 
 SCHEMA = pa.schema(
     [
@@ -44,6 +44,8 @@ def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence
             compression="NONE",
             use_dictionary=["rule", "threshold", "detail"],
             write_statistics=False,
+            write_batch_size=ROW_GROUP_ROWS,  # one page and one pass a column and row group: a tenth quicker
+            data_page_size=ROW_GROUP_ROWS << 7,
         ) as writer,
     ):
         for start in range(0, max(len(uids), 1), ROW_GROUP_ROWS):
