@@ -66,6 +66,7 @@ def run_demo(
     result = run(recipe, pool, out / "curated", progress=progress)
     console.print(render_summary(result.manifest, result.out))
     console.print(Line("pycurate reshard"))
+    console.print("Only some rows of this pool have a picture; uids of the others are not found, as meant.")
     console.print(reshard(pool, result.subset, out / "shards", progress=progress).render())
     console.print(
         f"\nSubset   {result.subset}\nLedger   {result.out / 'ledger'}\nReport   {result.out / 'report.html'}"
