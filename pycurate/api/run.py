@@ -37,7 +37,7 @@ from pycurate.pipeline.external_sort import merge_runs, write_run
 from pycurate.pipeline.ledger import FORMAT as ledger_format
 from pycurate.pipeline.ledger import write_ledger
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, column_sets, scan_shard
-from pycurate.pipeline.workspace import Workspace, digest, has_marker, ready, write_marker
+from pycurate.pipeline.workspace import Workspace, digest, has_marker, ready, remove_marker, write_marker
 from pycurate.recipes import Recipe
 from pycurate.report import manifest as records
 from pycurate.report.html import write_report
@@ -100,7 +100,8 @@ def run(
     workers
         Tasks at a time. Default: the processors this process may use.
     processes
-        Score in worker processes instead of threads. Default: when a step of the recipe runs Python for every row.
+        Score in worker processes instead of threads. Default: where a step runs Python for every row and a measured
+        sample says that processes save more than their start takes.
     verify
         Fingerprint whole files instead of their size, time, first and last 64 KiB.
     allow_duplicate_uids
@@ -121,7 +122,7 @@ def run(
     options = _Options(verify, allow_duplicate_uids, report)
     folder = claim_out(Path(out))
     with Workspace(folder / "workspace").lock(), MemoryMeter() as meter:
-        for unfinished in folder.rglob(f"*{TEMPORARY_SUFFIX}"):  # of a killed run
+        for unfinished in folder.rglob(f".*{TEMPORARY_SUFFIX}"):  # of a killed run
             unfinished.unlink()
         return _Run(settings, options, folder, progress or NoProgress(), meter).result()
 
@@ -261,6 +262,7 @@ class _Run:
             decision = decider.decide(shard)
             reasons, kept = ready(ledger / f"{shard}.parquet"), ready(runs / f"{shard}.npy")
             if not (has_marker(kept, key) and reasons.exists()):
+                remove_marker(kept)
                 uids = decider.uids(shard)
                 write_ledger(reasons, uids, decision, decider.rules)
                 write_run(kept, uids[decision.keep])

@@ -94,6 +94,7 @@ class Workspace:
         ]
         batch = pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
         path = ready(self.columns_path(folder, shard))
+        remove_marker(path)
         with atomic_write(path, "file") as file, pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
         return write_marker(path, key, rows=batch.num_rows)
@@ -163,6 +164,11 @@ def has_marker(path: Path, key: str) -> bool:
         return bool(marker["key"] == key and path.stat().st_size == marker["bytes"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def remove_marker(path: Path) -> None:
+    """Before ``path`` is written anew: a run killed then must not leave new contents under the old contents' marker."""
+    path.with_name(path.name + ".json").unlink(missing_ok=True)
 
 
 def write_marker(path: Path, key: str, **facts: Any) -> int:

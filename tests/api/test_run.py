@@ -186,6 +186,34 @@ def test_a_shard_that_left_the_pool_leaves_the_ledger(pool_path: Path, recipe: R
     assert outputs(result.out) == outputs(run(recipe, pool_path, tmp_path / "fresh").out)
 
 
+@pytest.mark.parametrize("killed_in", ["write_run", "write_marker"])
+def test_another_recipe_killed_in_the_folder_spoils_nothing(
+    pool_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: str
+) -> None:
+    """Both recipes keep as many rows of every shard, so that no size tells their files apart."""
+
+    first, second = (
+        Recipe(name="r", steps=[{"filter": f"url like '%{digit}.jpg'"}]) for digit in (1, 2)
+    )  # fmt: skip
+    before = outputs(run(first, pool_path, tmp_path / "out").out)
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"pycurate.api.run.{killed_in}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(second, pool_path, tmp_path / "out", workers=1)
+    assert outputs(run(first, pool_path, tmp_path / "out").out) == before
+
+
+def test_files_of_the_user_stay(pool_path: Path, recipe: Recipe, tmp_path: Path) -> None:
+    run(recipe, pool_path, tmp_path / "out")
+    (tmp_path / "out" / "mine.tmp").write_text("mine")
+    run("datacomp-none", pool_path, tmp_path / "out")
+    assert (tmp_path / "out" / "mine.tmp").read_text() == "mine"
+
+
 SCRIPT = """
 import sys, time
 from pathlib import Path

@@ -12,6 +12,7 @@ import pytest
 
 from pycurate.errors import InputError, PoolError
 from pycurate.io import EmbeddingInfo, open_pool
+from pycurate.io.npy import BlockMemory
 
 X = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float16)
 
@@ -244,3 +245,18 @@ class TestNpz:
         npz.write_bytes(bytes(data))
         with pytest.raises(PoolError, match="member 'x': encrypted"):
             open_pool(folder)
+
+
+def test_memory_of_blocks_is_used_again_only_when_nobody_refers_to_it() -> None:
+    memory = BlockMemory()
+    first = memory.take(100, 8, np.dtype(np.float32))
+    first[:] = 1
+    row = first[3]  # a view of a view keeps the memory too
+    second = memory.take(100, 8, np.dtype(np.float32))
+    second[:] = 2
+    address = second.ctypes.data
+    assert address % 64 == 0
+    assert not np.shares_memory(first, second)
+    del first, second
+    assert memory.take(50, 8, np.dtype(np.float32)).ctypes.data == address
+    assert (row == 1).all()
