@@ -125,6 +125,7 @@ def _write_file(name: str, shards: Sequence[Shard], subset: UidFile, out: Path) 
         pass
     for parent in (path.parent, marker.parent):
         parent.mkdir(parents=True, exist_ok=True)
+    marker.unlink(missing_ok=True)  # a kill from here on must not leave this file under another subset's marker
     with atomic_write(path) as file:
         rows = write_kept_rows(shards, mapped_uids(subset.path), file)
     size = path.stat().st_size

@@ -17,7 +17,7 @@ from pycurate.io.fingerprint import fingerprint_files
 from pycurate.io.reshard import TarIndex, TarUidSource, TarWriter, index_tar, nearby
 from pycurate.io.store import Store
 from pycurate.kernels.uid import format_hex
-from pycurate.pipeline.workspace import digest, write_marker
+from pycurate.pipeline.workspace import digest, remove_marker, write_marker
 from pycurate.types import UidArray
 
 WORK = ".work"
@@ -100,6 +100,7 @@ def index_task(job: ReshardJob, task: tuple[str, str]) -> tuple[int, int]:
         index = index_tar(store, tar, mapped_uids(job.subset.path), job.uid_source)
     path = job.index_path(tar)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_marker(path)
     with atomic_write(path) as file:
         index.save(file)
     write_marker(path, digest(job.index_key, fingerprint))
@@ -108,7 +109,8 @@ def index_task(job: ReshardJob, task: tuple[str, str]) -> tuple[int, int]:
 
 def write_task(job: ReshardJob, task: TarOutput) -> tuple[int, int]:
     """Write one tar; its samples and bytes."""
-    path = job.tar_path(task.number)
+    path, marker = job.tar_path(task.number), job.marker_path(task.number)
+    marker.unlink(missing_ok=True)  # a kill from here on must not leave this tar under another subset's marker
     with atomic_write(path) as file:
         writer = TarWriter(file)
         for piece in task.pieces:
@@ -124,7 +126,6 @@ def write_task(job: ReshardJob, task: TarOutput) -> tuple[int, int]:
                 )
         writer.close()
     write_json_atomic(job.stats_path(task.number), {"successes": task.samples})
-    marker = job.marker_path(task.number)
     marker.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(marker, {"key": job.key, "bytes": writer.bytes, "samples": task.samples})
     return task.samples, writer.bytes
