@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -342,14 +341,20 @@ class _Run:
 def environment(threads: int) -> records.EnvironmentRecord:
     """Versions and machine of this process."""
     return records.EnvironmentRecord(
-        python=platform.python_version(),
+        python=".".join(map(str, sys.version_info[:3])),
         numpy=np.__version__,
         pyarrow=pa.__version__,
-        duckdb=version("duckdb"),
+        duckdb=getattr(sys.modules.get("duckdb"), "__version__", "not used"),
         isa=active_isa().name,
         threads=threads,
-        platform=platform.platform(),
+        platform=_platform(),
     )
+
+
+def _platform() -> str:
+    """Kernel, machine and C library, as ``platform.platform()`` names them without reading an executable for 12 ms."""
+    system = os.uname()
+    return f"{system.sysname}-{system.release}-{system.machine}-with-{os.confstr('CS_GNU_LIBC_VERSION')}"
 
 
 def _sha256(path: Path) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from pycurate.cli import options
 from pycurate.cli.options import (
@@ -33,6 +32,8 @@ from pycurate.cli.subset import subset_app
 from pycurate.errors import PycurateError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from pycurate.engine import Progress
     from pycurate.io.pool import Pool
 
@@ -81,8 +82,14 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _console(**settings: Any) -> Console:
+    from rich.console import Console  # here: 50 ms with what it draws, also for commands that print JSON
+
+    return Console(**settings)
+
+
 def _complain(sentence: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(sentence)}", highlight=False)
+    _console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(sentence)}", highlight=False)
 
 
 def _escape(text: str) -> str:
@@ -109,7 +116,7 @@ def _show(value: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(value.to_dict(), indent=1))
     else:
-        Console().print(value.render())
+        _console().print(value.render())
 
 
 def _open(pool: str, layout: str | None) -> Pool:
@@ -160,7 +167,7 @@ def run(
     if as_json:
         print(result.manifest.model_dump_json(indent=1))
     else:
-        console = Console()
+        console = _console()
         console.print(render_summary(result.manifest, result.out))
         if result.reused:
             console.print("Nothing to do: this run was already finished here.")
@@ -248,7 +255,7 @@ def recipes(context: typer.Context, as_json: JsonOption = False) -> None:
     table.add_column("what it keeps")
     for name, description in found.items():
         table.add_row(_escape(name), _escape(description))
-    Console().print(table)
+    _console().print(table)
 
 
 @recipes_app.command("show")
@@ -311,7 +318,7 @@ def report(out: Annotated[Path, typer.Argument(metavar="DIR", help="Output folde
 
     manifest = read_manifest(out)
     path = write_report(out)
-    Console().print(render_summary(manifest, out))
+    _console().print(render_summary(manifest, out))
     print(path)
 
 
@@ -325,7 +332,7 @@ def demo(
     from pycurate.api.demo import run_demo
 
     with _progress(quiet) as progress:
-        run_demo(out, rows=rows, progress=progress, console=Console())
+        run_demo(out, rows=rows, progress=progress, console=_console())
 
 
 @app.command()

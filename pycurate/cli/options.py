@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from pycurate.errors import InputError
 
@@ -55,6 +54,8 @@ def parse_memory(text: str | None) -> int | None:
 
 def parse_parameters(pairs: list[str] | None) -> dict[str, Any]:
     """``KEY=VALUE`` pairs; values are read as YAML scalars, so that 0.3 is a number and true a truth value."""
+    import yaml
+
     parameters: dict[str, Any] = {}
     for pair in pairs or []:
         key, equals, value = pair.partition("=")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pycurate.errors import InputError, PycurateError
 from pycurate.kernels import thread_count
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -49,6 +50,9 @@ class LocalEngine:
             with ThreadPoolExecutor(self.workers) as threads:
                 yield from self._drain(threads, lambda task: threads.submit(function, context, task), tasks)
             return
+        import multiprocessing  # here: most runs stay in one process
+        from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+
         pool = ProcessPoolExecutor(
             min(self.workers, len(tasks)),
             mp_context=multiprocessing.get_context("spawn"),
@@ -81,7 +85,9 @@ class LocalEngine:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _drain(self, executor: Executor, submit: Callable[[T], Future[R]], tasks: Sequence[T]) -> Iterator[R]:
+    def _drain(
+        self, executor: ThreadPoolExecutor | ProcessPoolExecutor, submit: Callable[[T], Future[R]], tasks: Sequence[T]
+    ) -> Iterator[R]:
         waiting = iter(tasks)
         running: set[Future[R]] = set()
         try:
@@ -95,7 +101,7 @@ class LocalEngine:
                     yield future.result()
         except BaseException:
             self._stop.set()
-            if isinstance(executor, ProcessPoolExecutor):
+            if not isinstance(executor, ThreadPoolExecutor):
                 _terminate(executor)
             executor.shutdown(wait=False, cancel_futures=True)
             raise

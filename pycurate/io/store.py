@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol, cast
 
-import fsspec
 import pyarrow as pa
-from fsspec.core import url_to_fs
 
 from pycurate.errors import MissingDependencyError, PoolError
 
@@ -66,6 +64,8 @@ class Store:
         """The store at a local path or URL; ``file://`` URLs are local paths."""
         text = os.fspath(path)
         if text.startswith(("file://", "local://")):
+            import fsspec  # here and below: 50 ms, with asyncio and ssl, that a local path need not spend
+
             text = cast(str, fsspec.filesystem("file")._strip_protocol(text))
         if not _URL.match(text):
             return cls(os.path.abspath(os.path.expanduser(text)))
@@ -158,6 +158,8 @@ class Store:
             os.close(descriptor)
 
     def _file_system(self) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs
+
         try:
             file_system, root = url_to_fs(self.root)
         except ImportError as error:

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 
 from pycurate.errors import InputError, PoolError
@@ -58,6 +57,8 @@ def column_uids(values: pa.Array, shard: str, first_row: int) -> UidArray:
     try:
         return parse_hex_offsets(data, offsets)
     except InputError as error:
+        import pyarrow.compute as pc  # here: 40 ms that a run without this error need not spend
+
         valid = np.asarray(pc.match_substring_regex(values, _HEX_UID))
         row = int(np.argmin(valid))
         shown = values[row].as_py()[:48]

@@ -84,7 +84,8 @@ class ScoreStatistics:
             return np.empty(0), np.empty(0, np.int64)
         low, high = self._range_in_sight(include)
         wanted = _whole_edges(low, high, count) if self.integral else np.linspace(low, high, count + 1)
-        starts = np.unique(_fine_bin(wanted))
+        starts = _fine_bin(wanted)  # rising, as the edges are
+        starts = starts[np.diff(starts, prepend=-1) > 0]
         first, final = _fine_bin(np.array([self.minimum, self.maximum]))
         starts = starts[(starts > first) & (starts <= final)]
         if not self.integral:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pycurate.arrow import arrow_texts, arrow_values
+from pycurate.arrow import arrow_values
 from pycurate.io.atomic import atomic_write
 from pycurate.kernels.uid import format_hex
 from pycurate.pipeline.decide import Decision
@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
 
 def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence[Rule]) -> None:
     """One shard's ledger as parquet, rows in the shard's order, in row groups of 131,072 so that memory stays small."""
-    names = arrow_texts([rule.name for rule in rules]).cast(pa.string())
+    names = _strings([rule.name for rule in rules])
     thresholds = np.array([np.nan, *(np.nan if r.threshold is None else r.threshold for r in rules)])
     with (
         atomic_write(path, "file") as file,
@@ -85,7 +85,15 @@ def hex_strings(uids: UidArray) -> pa.Array:
 def _text(detail: NDArray[np.bytes_]) -> pa.Array:
     """Null-terminated UTF-8 as a dictionary of the few distinct texts; null where empty."""
     distinct, place = np.unique(detail, return_inverse=True)
-    texts = arrow_texts([text.decode() for text in distinct.tolist()]).cast(pa.string())
     return pa.DictionaryArray.from_arrays(
-        arrow_values(place.astype(np.int32), detail != b""), texts
+        arrow_values(place.astype(np.int32), detail != b""), _strings([text.decode() for text in distinct.tolist()])
     ).dictionary_decode()
+
+
+def _strings(texts: Sequence[str]) -> pa.Array:
+    """An Arrow string array of a few texts. Casting a large_string array would load ``pyarrow.compute``: 40 ms."""
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(encoded) + 1, np.int32)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)

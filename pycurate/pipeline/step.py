@@ -57,7 +57,7 @@ class Step(BaseModel):
     ``version`` is bumped whenever the same input and parameters give other columns or decisions.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # a run builds the steps it uses
     kind: ClassVar[str]
     version: ClassVar[int] = 1
     python_bound: ClassVar[bool] = False  # True: score() holds the GIL, so worker processes pay

@@ -38,7 +38,7 @@ class Recipe(BaseModel):
         A key, value or reference is wrong; says which step, what was expected and what was probably meant.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     name: str
     description: str = ""

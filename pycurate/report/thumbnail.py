@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from typing import TYPE_CHECKING
 
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_SIDE = 160
 MAX_ENCODED_BYTES = 32 << 20
@@ -29,6 +31,8 @@ def thumbnail(encoded: bytes) -> dict[str, str]:
         ``{"image": base64 JPEG}`` or, where there is nothing to show, ``{"image_note": why}``. Never raises on bad
         bytes: a picture that cannot be read must not cost the report.
     """
+    from PIL import Image  # here: most pools have no pictures beside them
+
     if len(encoded) > MAX_ENCODED_BYTES:
         return {"image_note": f"not decoded: {len(encoded):,} bytes"}
     try:
@@ -46,6 +50,8 @@ def thumbnail(encoded: bytes) -> dict[str, str]:
 
 
 def _jpeg(image: Image.Image) -> bytes:
+    from PIL import Image
+
     image.draft("RGB", (2 * MAX_SIDE, 2 * MAX_SIDE))
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     shown = Image.new("RGB", image.size, (255, 255, 255))

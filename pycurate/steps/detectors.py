@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -46,6 +45,8 @@ def load_detector(name: KnownDetector, model: str | None) -> Detector:
 
 def package_version(package: str) -> str:
     """Installed version of an identifier's package; empty where it is installed under another name."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

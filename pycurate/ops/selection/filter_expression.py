@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pycurate.arrow import numpy_values
@@ -195,6 +194,8 @@ def _functions() -> dict[str, dict[str, str]]:
 def _nan_to_null(values: pa.Array) -> pa.Array:
     if not pa.types.is_floating(values.type):
         return values
+    import pyarrow.compute as pc
+
     return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
 
 

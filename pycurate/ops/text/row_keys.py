@@ -6,7 +6,6 @@ import unicodedata
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from xxhash import xxh3_128_digest
 
 from pycurate.arrow import arrow_texts
@@ -33,7 +32,7 @@ def row_keys(values: pa.Array, normalise: bool = False) -> UidArray:
     """
     kind = values.type
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)):
-        values = pc.cast(values, pa.large_string())
+        values = values.cast(pa.large_string())
         if normalise:
             values = arrow_texts([None if v is None else normalise_caption(v) for v in values.to_pylist()])
         values = values.cast(pa.large_binary())
