@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
+from pycurate.kernels.arrays import kind, rows_of, thread_count_of
 
 Metric: TypeAlias = Literal["cosine", "inner_product", "l2"]
 FloatType: TypeAlias = Literal["float32", "float16", "bfloat16"]
@@ -55,7 +56,7 @@ class Heads:
         for name, array in (("weights", self.weights), ("bias", self.bias)):
             if not isinstance(array, np.ndarray) or array.dtype != np.float32:
                 raise TypeError(
-                    f"{name}: expected a float32 array, got {_kind(array)}; pass numpy.asarray({name}, numpy.float32)"
+                    f"{name}: expected a float32 array, got {kind(array)}; pass numpy.asarray({name}, numpy.float32)"
                 )
 
 
@@ -95,7 +96,7 @@ def pair_similarity(
     a, b
         (n, d) arrays of the same dtype: float16, bfloat16 (from ml_dtypes, or uint16 bits with ``dtype="bfloat16"``),
         float32 or int8; normalised or not. The elements of a row must be adjacent; rows may be any stride apart.
-        Nothing is copied.
+        Tensors in CPU memory come in by DLPack. Nothing is copied.
     metric
         ``"cosine"``: dot / (|a| |b|) in [-1, 1], exactly 1 for identical rows. ``"inner_product"``: dot. ``"l2"``: the
         negated squared distance, -(|a|² + |b|² - 2 dot), at most 0, and exactly 0 for identical rows.
@@ -125,7 +126,7 @@ def pair_similarity(
     """
     x, y, element = _pair(a, b, dtype)
     similarities: NDArray[np.float32] = _core.rowwise.score_pairs(
-        x, y, element, metric, False, None, None, None, None, _threads(threads)
+        x, y, element, metric, False, None, None, None, None, thread_count_of(threads)
     )[0]
     return similarities
 
@@ -163,7 +164,7 @@ def rowwise_scores(
     x, y, element = _pair(a, b, dtype)
     return RowwiseScores(
         *_core.rowwise.score_pairs(
-            x, y, element, metric, True, *_head_arrays(heads_a), *_head_arrays(heads_b), _threads(threads)
+            x, y, element, metric, True, *_head_arrays(heads_a), *_head_arrays(heads_b), thread_count_of(threads)
         )
     )
 
@@ -189,8 +190,8 @@ def row_statistics(
     TypeError, ValueError, KeyboardInterrupt
         As :func:`rowwise_scores`.
     """
-    rows, element = _rows("x", x, dtype)
-    return RowStatistics(*_core.rowwise.measure_rows(rows, element, *_head_arrays(heads), _threads(threads)))
+    rows, element = rows_of("x", x, dtype)
+    return RowStatistics(*_core.rowwise.measure_rows(rows, element, *_head_arrays(heads), thread_count_of(threads)))
 
 
 def convert(
@@ -214,40 +215,13 @@ def convert(
     (n, d) C-ordered float32, float16, or uint16 bits for ``"bfloat16"``. A NaN stays a NaN, quiet, with its sign and
     the upper bits of its payload.
     """
-    rows, element = _rows("x", x, dtype)
-    return _core.rowwise.convert_rows(rows, element, to, _threads(threads))
-
-
-def _kind(x: object) -> str:
-    return f"dtype {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
-
-
-def _rows(name: str, x: NDArray[Any], dtype: str | None) -> tuple[NDArray[Any], str]:
-    """``x`` as the compiled module takes it, bfloat16 as uint16 bits, and the name of its element type."""
-    if dtype not in (None, "bfloat16"):
-        raise ValueError(f"dtype: expected None or 'bfloat16', got {dtype!r}")
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, got {type(x).__name__}; pass numpy.asarray({name})")
-    element = x.dtype.name
-    if element == "uint16":
-        if dtype is None:
-            raise TypeError(
-                f"{name}: got dtype uint16, which may hold bfloat16 bits; pass dtype='bfloat16' to read it so"
-            )
-        element = "bfloat16"
-    elif dtype == "bfloat16" and element != "bfloat16":
-        raise TypeError(f"{name}: expected bfloat16 or its bits as uint16 with dtype='bfloat16', got dtype {x.dtype}")
-    if element not in ("float32", "float16", "bfloat16", "int8") or not x.dtype.isnative:
-        raise TypeError(
-            f"{name}: expected float16, bfloat16, float32 or int8 in native byte order, got dtype {x.dtype}; convert "
-            f"it on purpose, for instance {name}.astype(numpy.float32)"
-        )
-    return (x.view(np.uint16) if x.dtype.name == "bfloat16" else x), element
+    rows, element = rows_of("x", x, dtype)
+    return _core.rowwise.convert_rows(rows, element, to, thread_count_of(threads))
 
 
 def _pair(a: NDArray[Any], b: NDArray[Any], dtype: str | None) -> tuple[NDArray[Any], NDArray[Any], str]:
-    x, element = _rows("a", a, dtype)
-    y, element_b = _rows("b", b, dtype)
+    x, element = rows_of("a", a, dtype)
+    y, element_b = rows_of("b", b, dtype)
     if element_b != element:
         raise TypeError(f"b: expected {element} to match a, got {element_b}; convert one of them on purpose")
     return x, y, element
@@ -255,11 +229,3 @@ def _pair(a: NDArray[Any], b: NDArray[Any], dtype: str | None) -> tuple[NDArray[
 
 def _head_arrays(heads: Heads | None) -> tuple[NDArray[np.float32] | None, NDArray[np.float32] | None]:
     return (None, None) if heads is None else (heads.weights, heads.bias)
-
-
-def _threads(threads: int | None) -> int:
-    if threads is None:
-        return 0
-    if threads < 1:
-        raise ValueError(f"threads: expected None or at least 1, got {threads}")
-    return threads
