@@ -112,7 +112,11 @@ def pair_similarity(a: NDArray[Any], b: NDArray[Any], metric: Metric) -> Floats:
     once to float32; whatever is not a finite number is NaN.
     """
     a, b = widen(a), widen(b)
-    dot, aa, bb = canonical_sum(a, b), canonical_sum(a, a), canonical_sum(b, b)
+    return similarity_of_sums(canonical_sum(a, b), canonical_sum(a, a), canonical_sum(b, b), metric)
+
+
+def similarity_of_sums(dot: Doubles, aa: Doubles, bb: Doubles, metric: Metric) -> Floats:
+    """Similarity from the canonical sums of a * b, a * a and b * b (broadcastable), as :func:`pair_similarity` says."""
     with np.errstate(all="ignore"):
         if metric == "cosine":
             product = aa * bb
