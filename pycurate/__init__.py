@@ -13,13 +13,36 @@ __version__ = "0.1.0"
 _HOME = {
     "Recipe": "pycurate.recipes",
     "Subset": "pycurate.io.subset",
+    "components_above": "pycurate.kernels.fused_similarity",
+    "count_above": "pycurate.kernels.fused_similarity",
     "doctor": "pycurate.api.doctor",
+    "log_sum_exp": "pycurate.kernels.fused_similarity",
+    "most_similar_earlier": "pycurate.kernels.fused_similarity",
+    "nearest": "pycurate.kernels.fused_similarity",
     "open_pool": "pycurate.io.pool",
     "pair_similarity": "pycurate.kernels.rowwise",
+    "pairs_above": "pycurate.kernels.fused_similarity",
     "plan": "pycurate.api.plan",
     "run": "pycurate.api.run",
+    "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
-__all__ = ["Recipe", "Subset", "__version__", "doctor", "open_pool", "pair_similarity", "plan", "run"]
+__all__ = [
+    "Recipe",
+    "Subset",
+    "__version__",
+    "components_above",
+    "count_above",
+    "doctor",
+    "log_sum_exp",
+    "most_similar_earlier",
+    "nearest",
+    "open_pool",
+    "pair_similarity",
+    "pairs_above",
+    "plan",
+    "run",
+    "unjudged_rows",
+]
 
 if TYPE_CHECKING:
     from pycurate.api.doctor import doctor
@@ -27,6 +50,15 @@ if TYPE_CHECKING:
     from pycurate.api.run import run
     from pycurate.io.pool import open_pool
     from pycurate.io.subset import Subset
+    from pycurate.kernels.fused_similarity import (
+        components_above,
+        count_above,
+        log_sum_exp,
+        most_similar_earlier,
+        nearest,
+        pairs_above,
+        unjudged_rows,
+    )
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.recipes import Recipe
 
