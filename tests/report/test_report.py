@@ -339,3 +339,11 @@ def test_summary_takes_markup_in_names_literally():
 )
 def test_numbers_for_people(text, expected):
     assert text == expected
+
+
+def test_long_captions_and_links_are_cut_at_a_space():
+    caption = "word " * 80
+    text = Page(render_report(make_manifest(), make_examples(caption=caption, url="x" * 500))).text
+    assert f"no picture {'word ' * 54}word… 0.25" in text
+    assert "x" * 119 + "…" in text
+    assert "x" * 120 not in text
