@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.rule import Rule as Line
+from rich.text import Text
 
 from pycurate.api.doctor import doctor
 from pycurate.api.out import claim_out
@@ -64,7 +65,8 @@ def run_demo(
     console.print(plan(recipe, pool, out=out / "curated").render())
     console.print(Line("pycurate run"))
     result = run(recipe, pool, out / "curated", progress=progress)
-    console.print(render_summary(result.manifest, result.out))
+    summary = render_summary(result.manifest, result.out, width=console.width, styled=console.is_terminal)
+    console.print(Text.from_ansi(summary))
     console.print(Line("pycurate reshard"))
     console.print("Only some rows of this pool have a picture; uids of the others are not found, as meant.")
     console.print(reshard(pool, result.subset, out / "shards", progress=progress).render())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
     from pycurate.engine import Progress
     from pycurate.io.pool import Pool
+    from pycurate.report.manifest import Manifest
 
 FINDINGS = 1
 """Exit code of a command that worked and found something wrong, such as a doctor with errors."""
@@ -119,6 +122,14 @@ def _show(value: Any, as_json: bool) -> None:
         _console().print(value.render())
 
 
+def _print_summary(manifest: Manifest, out: Path) -> None:
+    from pycurate.report.summary import render_summary
+
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns
+    print(render_summary(manifest, out, width=width, styled=terminal and "NO_COLOR" not in os.environ))
+
+
 def _open(pool: str, layout: str | None) -> Pool:
     from pycurate.io.pool import open_pool
 
@@ -148,7 +159,6 @@ def run(
     """
     from pycurate.api.run import run as run_recipe
     from pycurate.recipes import Recipe
-    from pycurate.report.summary import render_summary
 
     made = Recipe.load(recipe, **parse_parameters(set_))
     with _progress(quiet) as progress:
@@ -167,10 +177,9 @@ def run(
     if as_json:
         print(result.manifest.model_dump_json(indent=1))
     else:
-        console = _console()
-        console.print(render_summary(result.manifest, result.out))
+        _print_summary(result.manifest, result.out)
         if result.reused:
-            console.print("Nothing to do: this run was already finished here.")
+            print("Nothing to do: this run was already finished here.")
 
 
 @app.command()
@@ -314,11 +323,11 @@ def export(
 @app.command()
 def report(out: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a finished run.")]) -> None:
     """Write report.html again and print the summary of a finished run."""
-    from pycurate.report import read_manifest, render_summary, write_report
+    from pycurate.report import read_manifest, write_report
 
     manifest = read_manifest(out)
     path = write_report(out)
-    _console().print(render_summary(manifest, out))
+    _print_summary(manifest, out)
     print(path)
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from pycurate.report.formats import format_bytes, format_seconds, format_share
 from pycurate.report.html import REPORT_NAME
 from pycurate.report.manifest import MANIFEST_NAME, Manifest, StepRecord
 
+HEADINGS = ("rows in", "dropped", "share", "kept")
+NARROWEST_NAME = 24
+BOLD, DIM, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
-def render_summary(manifest: Manifest, out_dir: Path | str = "") -> RenderableType:
-    """The end of a run as a rich renderable: kept rows, a table of steps and rules, and where the files are.
+
+def render_summary(manifest: Manifest, out_dir: Path | str = "", *, width: int = 80, styled: bool = False) -> str:
+    """The end of a run as lines of text: kept rows, a table of steps and rules, and where the files are.
 
     Parameters
     ----------
@@ -22,52 +24,56 @@ def render_summary(manifest: Manifest, out_dir: Path | str = "") -> RenderableTy
         Of a finished run.
     out_dir : Path or str
         Its output folder, put before the names of the files.
+    width : int
+        Characters of a line; long names of steps and rules are wrapped, numbers and paths are not.
+    styled : bool
+        Mark what matters with the escape sequences of a terminal.
     """
-    counts = manifest.counts
-    headline = Text.assemble(
-        (f"{counts.kept:,}", "bold green"),
-        f" of {counts.rows:,} rows kept ({format_share(counts.kept, counts.rows)}) by ",
-        (manifest.recipe.name, "bold"),
-    )
-    out_dir = Path(out_dir)
-    files = Table.grid(padding=(0, 2))
-    files.add_column(no_wrap=True)
-    files.add_column(overflow="fold")
-    files.add_row("subset", str(out_dir / manifest.subset.path))
-    for name in ("ledger", REPORT_NAME, MANIFEST_NAME):
-        if (out_dir / name).exists():
-            files.add_row(Path(name).stem, str(out_dir / name))
-    memory = manifest.memory
+    counts, memory = manifest.counts, manifest.memory
     seconds = sum(stage.seconds for stage in manifest.stages)
-    peak = format_bytes(memory.peak_bytes)
-    cost = f"{format_seconds(seconds)}, peak memory {peak} of {format_bytes(memory.cap_bytes)}"
-    return Group(headline, _steps_table(manifest), Text(cost, style="dim"), files)
+    peak, cap = format_bytes(memory.peak_bytes), format_bytes(memory.cap_bytes)
+    lines = [
+        _styled(f"{counts.kept:,}", BOLD, styled)
+        + f" of {counts.rows:,} rows kept ({format_share(counts.kept, counts.rows)}) by "
+        + _styled(manifest.recipe.name, BOLD, styled),
+        *_steps_table(manifest.steps, width, styled),
+        _styled(f"{format_seconds(seconds)}, peak memory {peak} of {cap}", DIM, styled),
+    ]
+    out_dir = Path(out_dir)
+    files = [("subset", out_dir / manifest.subset.path)]
+    files += [(Path(n).stem, out_dir / n) for n in ("ledger", REPORT_NAME, MANIFEST_NAME) if (out_dir / n).exists()]
+    return "\n".join([*lines, *(f"{name:<10}{path}" for name, path in files)])
 
 
-def _steps_table(manifest: Manifest) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("step and rule", overflow="fold")
-    for heading in ("rows in", "dropped", "share", "kept"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for step in manifest.steps:
-        _add_step(table, step)
-    return table
+def _steps_table(steps: Sequence[StepRecord], width: int, styled: bool) -> list[str]:
+    rows = [row for step in steps for row in _step_rows(step)]
+    widths = [
+        max(len(cell) for cell in cells) for cells in zip(HEADINGS, *(cells for _, cells, _ in rows), strict=True)
+    ]
+    name_width = max(width - sum(widths) - 2 * len(widths), NARROWEST_NAME)
+    lines = []
+    for name, cells, style in (("step and rule", HEADINGS, BOLD), *rows):
+        indent = " " * (len(name) - len(name.lstrip()))
+        first, *more = textwrap.wrap(name, name_width, initial_indent="", subsequent_indent=indent) or [""]
+        numbers = "".join(f"  {cell:>{cell_width}}" for cell, cell_width in zip(cells, widths, strict=True))
+        lines.append(_styled(f"{first:<{name_width}}{numbers}".rstrip(), style, styled))
+        lines += [_styled(line, style, styled) for line in more]
+    return lines
 
 
-def _add_step(table: Table, step: StepRecord) -> None:
+def _step_rows(step: StepRecord) -> list[tuple[str, tuple[str, ...], str]]:
+    """Name, numbers and style of a step and of each of its rules that has something to say."""
     if not step.rules:
-        table.add_row(Text(step.name), f"{step.entering:,}", "–", "–", f"{step.kept:,}", style="dim")
-        return
+        return [(step.name, (f"{step.entering:,}", "–", "–", f"{step.kept:,}"), DIM)]
     dropped = step.entering - step.kept
-    table.add_row(
-        Text(step.name, style="bold"),
-        f"{step.entering:,}",
-        f"{dropped:,}",
-        format_share(dropped, step.entering),
-        f"{step.kept:,}",
-    )
+    numbers = (f"{step.entering:,}", f"{dropped:,}", format_share(dropped, step.entering), f"{step.kept:,}")
+    rows: list[tuple[str, tuple[str, ...], str]] = [(step.name, numbers, BOLD)]
     for rule in step.rules:
         if rule.dropped or not rule.unjudged:
             words = f"  {rule.description}" + (f" (policy: {rule.policy})" if rule.policy else "")
-            share = format_share(rule.dropped, step.entering)
-            table.add_row(Text(words), "", f"{rule.dropped:,}", share, "", style="dim")
+            rows.append((words, ("", f"{rule.dropped:,}", format_share(rule.dropped, step.entering), ""), DIM))
+    return rows
+
+
+def _styled(text: str, style: str, styled: bool) -> str:
+    return f"{style}{text}{PLAIN}" if styled else text

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import io
 from html.parser import HTMLParser
 
 import pytest
-from rich.console import Console
 
 from pycurate.errors import InputError
 from pycurate.report import manifest as records
@@ -297,9 +295,7 @@ def test_a_score_without_values_has_no_chart_but_a_place():
 
 def test_summary_tells_steps_rules_and_files(tmp_path):
     (tmp_path / "report.html").touch()
-    buffer = io.StringIO()
-    Console(file=buffer, width=110).print(render_summary(make_manifest(), tmp_path))
-    text = " ".join(buffer.getvalue().replace("\xa0", " ").split())
+    text = " ".join(render_summary(make_manifest(), tmp_path).replace("\xa0", " ").split())
     assert "40 of 100 rows kept (40.0 %) by trial" in text
     assert "language 100 30 30.0 % 70" in text
     assert "clip_l14 >= 0.25 25 35.7 %" in text
@@ -309,11 +305,21 @@ def test_summary_tells_steps_rules_and_files(tmp_path):
     assert "manifest.json" not in text
 
 
-def test_summary_takes_markup_in_names_literally():
-    step = records.StepRecord(name="[bold]x[/nothing]", kind="filter", entering=1, kept=1)
-    buffer = io.StringIO()
-    Console(file=buffer, width=110).print(render_summary(make_manifest(steps=(step,))))
-    assert "[bold]x[/nothing]" in buffer.getvalue()
+def test_summary_wraps_names_and_keeps_numbers_in_columns():
+    manifest = make_manifest()
+    rule = manifest.steps[1].rules[0].model_copy(update={"description": "language is one of " + "en, " * 20})
+    steps = (manifest.steps[1].model_copy(update={"rules": (rule,)}),)
+    lines = render_summary(make_manifest(steps=steps), width=60).splitlines()
+    table = lines[1:-2]
+    assert max(map(len, table)) <= 60
+    assert {line[:2] for line in table[2:]} == {"  "}
+    assert [line.index("30") for line in table[1:3]] == [table[0].index("dropped") + 5] * 2
+    assert "".join(line[:36] for line in table[2:]).count("en,") == 20
+
+
+def test_summary_is_styled_for_terminals_only():
+    assert "\x1b" not in render_summary(make_manifest())
+    assert "\x1b[1m40\x1b[0m of 100 rows" in render_summary(make_manifest(), styled=True)
 
 
 @pytest.mark.parametrize(
