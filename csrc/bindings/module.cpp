@@ -12,6 +12,7 @@ namespace py = pybind11;
 namespace pycurate::bindings {
 
 void bind_caption(py::module_& m);
+void bind_fused_similarity(py::module_& m);
 void bind_rowwise(py::module_& m);
 void bind_threshold(py::module_& m);
 void bind_uid(py::module_& m);
@@ -47,6 +48,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("thread_count", &pycurate::thread_count, py::arg("requested"));
     auto caption = m.def_submodule("caption");
     pycurate::bindings::bind_caption(caption);
+    auto fused_similarity = m.def_submodule("fused_similarity");
+    pycurate::bindings::bind_fused_similarity(fused_similarity);
     auto rowwise = m.def_submodule("rowwise");
     pycurate::bindings::bind_rowwise(rowwise);
     auto threshold = m.def_submodule("threshold");

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/array_checks.h"
+#include "bindings/embeddings.h"
 #include "bindings/interrupt.h"
 
 namespace pycurate::bindings {
@@ -15,38 +16,7 @@ namespace {
 using rowwise::Element, rowwise::Heads, rowwise::Matrix, rowwise::Metric;
 using Floats = py::array_t<float>;
 
-Element element_of(const std::string& name) {
-    if (name == "float32") return Element::float32;
-    if (name == "float16") return Element::float16;
-    if (name == "bfloat16") return Element::bfloat16;
-    if (name == "int8") return Element::int8;
-    throw py::value_error("element: expected 'float32', 'float16', 'bfloat16' or 'int8', got '" + name + "'");
-}
-
-Metric metric_of(const std::string& name) {
-    if (name == "cosine") return Metric::cosine;
-    if (name == "inner_product") return Metric::inner_product;
-    if (name == "l2") return Metric::l2;
-    throw py::value_error("metric: expected 'cosine', 'inner_product' or 'l2', got '" + name + "'");
-}
-
 std::string shape_of(const py::array& array) { return std::string(py::str(array.attr("shape"))); }
-
-/// The rows of `array` as the kernels read them; throws unless it is (n, d), holds what `element` says
-/// (bfloat16 as uint16) and has adjacent elements in each row.
-Matrix matrix_of(const py::array& array, const std::string& name, Element element) {
-    static constexpr const char* stored[] = {"float32", "float16", "uint16", "int8"};
-    const char* expected = stored[static_cast<int>(element)];
-    if (!array.dtype().equal(py::dtype(expected))) throw_dtype(array, name.c_str(), expected);
-    if (array.ndim() != 2)
-        throw py::value_error(name + ": expected a 2-D array (n, d), got " + std::to_string(array.ndim()) +
-                              "-D");
-    if (array.size() > 0 && array.shape(1) > 1 && array.strides(1) != array.itemsize())
-        throw py::value_error(
-            name + ": expected adjacent elements in each row (any stride between rows), got strides " +
-            std::string(py::str(array.attr("strides"))) + "; pass numpy.ascontiguousarray(" + name + ")");
-    return {array.data(), array.strides(0)};
-}
 
 /// A head's output, allocated, and the views the kernels take.
 struct HeadArrays {

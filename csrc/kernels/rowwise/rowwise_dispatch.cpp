@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <vector>
 
 #include "common/float_environment.h"
 #include "common/isa.h"
 #include "common/thread_pool.h"
 #include "kernels/rowwise/rowwise.h"
+#include "kernels/rowwise/similarity.h"
 
 namespace pycurate::rowwise {
 namespace {
@@ -15,21 +15,6 @@ namespace {
 constexpr std::size_t block_rows = 16;
 // Bytes of one matrix that a thread takes at a time: tens of microseconds, so that a start of a thread pays.
 constexpr std::size_t task_bytes = 1 << 18;
-
-// As float32 it is 0x7fc00000, the one NaN that is written.
-constexpr double quiet_nan = std::numeric_limits<double>::quiet_NaN();
-constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr float largest_float = std::numeric_limits<float>::max();
-
-std::size_t element_bytes(Element element) noexcept {
-    switch (element) {
-        case Element::float32: return 4;
-        case Element::float16:
-        case Element::bfloat16: return 2;
-        case Element::int8: break;
-    }
-    return 1;
-}
 
 Matrix rows_from(Matrix x, std::size_t i) noexcept {
     return {static_cast<const char*>(x.data) + static_cast<std::ptrdiff_t>(i) * x.row_stride, x.row_stride};
@@ -54,29 +39,15 @@ struct Sums {
 };
 
 void finish_cosine(const Sums& sums, float* out) noexcept {
-    for (std::size_t i = 0; i < block_rows; ++i) {
-        const double ab = sums.ab[i], product = sums.aa[i] * sums.bb[i];
-        const bool judged = (product > 0) & (product < infinity) & (ab < infinity) & (ab > -infinity);
-        const double cosine = ab / std::sqrt(product);
-        const double clamped = cosine > 1.0 ? 1.0 : (cosine < -1.0 ? -1.0 : cosine);
-        out[i] = static_cast<float>(judged ? clamped : quiet_nan);
-    }
-}
-
-float finite_or_nan(float value) noexcept {
-    return (value <= largest_float) & (value >= -largest_float) ? value : static_cast<float>(quiet_nan);
+    for (std::size_t i = 0; i < block_rows; ++i) out[i] = cosine_of(sums.ab[i], sums.aa[i], sums.bb[i]);
 }
 
 void finish_inner_product(const Sums& sums, float* out) noexcept {
-    for (std::size_t i = 0; i < block_rows; ++i) out[i] = finite_or_nan(static_cast<float>(sums.ab[i]));
+    for (std::size_t i = 0; i < block_rows; ++i) out[i] = inner_product_of(sums.ab[i]);
 }
 
 void finish_l2(const Sums& sums, float* out) noexcept {
-    for (std::size_t i = 0; i < block_rows; ++i) {
-        const double ab = sums.ab[i], distance = sums.aa[i] + sums.bb[i] - 2.0 * ab;
-        const double judged = (ab < infinity) & (ab > -infinity) ? distance : quiet_nan;
-        out[i] = finite_or_nan(static_cast<float>(0.0 - (judged < 0.0 ? 0.0 : judged)));
-    }
+    for (std::size_t i = 0; i < block_rows; ++i) out[i] = l2_of(sums.ab[i], sums.aa[i], sums.bb[i]);
 }
 
 void finish_norms(const double (&squares)[block_rows], float* out) noexcept {

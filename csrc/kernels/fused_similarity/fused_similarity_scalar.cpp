@@ -1,0 +1,83 @@
+#include <cmath>
+
+#include "kernels/fused_similarity/tiles_body.h"
+
+namespace pycurate::fused_similarity {
+namespace {
+
+bool screen(const std::uint8_t* group, const std::int8_t* panel, std::size_t steps, const std::int32_t* start,
+            const std::int32_t* limit, std::int32_t* out) noexcept {
+    bool any = false;
+    for (std::size_t r = 0; r < group_rows; ++r)
+        for (std::size_t c = 0; c < panel_rows; ++c) {
+            std::int32_t sum = start[c];
+            for (std::size_t k = 0; k < steps; ++k)
+                for (std::size_t i = 0; i < step_coordinates; ++i)
+                    sum += group[k * group_step_bytes + r * step_coordinates + i] *
+                           panel[k * panel_step_bytes + c * step_coordinates + i];
+            out[r * panel_rows + c] = sum;
+            any |= sum >= limit[r];
+        }
+    return any;
+}
+
+struct Scalar {
+    struct Lanes {
+        float lane[lanes];
+    };
+    template <class Each>
+    static Lanes each(const Each& value) noexcept {
+        Lanes result;
+        for (std::size_t l = 0; l < lanes; ++l) result.lane[l] = value(l);
+        return result;
+    }
+    static Lanes load(const float* x) noexcept {
+        return each([&](std::size_t l) { return x[l]; });
+    }
+    static void store(const Lanes& x, float* out) noexcept {
+        for (std::size_t l = 0; l < lanes; ++l) out[l] = x.lane[l];
+    }
+    static Lanes set(float x) noexcept {
+        return each([&](std::size_t) { return x; });
+    }
+    static Lanes from_int32(const std::int32_t* x) noexcept {
+        return each([&](std::size_t l) { return static_cast<float>(x[l]); });
+    }
+    static Lanes add(const Lanes& x, const Lanes& y) noexcept {
+        return each([&](std::size_t l) { return x.lane[l] + y.lane[l]; });
+    }
+    static Lanes multiply(const Lanes& x, const Lanes& y) noexcept {
+        return each([&](std::size_t l) { return x.lane[l] * y.lane[l]; });
+    }
+    // Only preparation and bounds come here; their slack covers the second rounding.
+    static Lanes multiply_add(const Lanes& x, const Lanes& y, const Lanes& sum) noexcept {
+        return each([&](std::size_t l) { return x.lane[l] * y.lane[l] + sum.lane[l]; });
+    }
+    static std::uint64_t not_below(const Lanes& x, const Lanes& y) noexcept {
+        std::uint64_t mask = 0;
+        for (std::size_t l = 0; l < lanes; ++l)
+            mask |= static_cast<std::uint64_t>(!(x.lane[l] < y.lane[l])) << l;
+        return mask;
+    }
+
+    static constexpr std::size_t canonical_rows = 1, canonical_columns = 1;
+    static void canonical_block(const float* row, const float* column, std::size_t, std::size_t width,
+                                float* out) noexcept {
+        float sum[lanes] = {};
+        for (std::size_t j = 0; j < width; j += lanes)
+            for (std::size_t l = 0; l < lanes; ++l) sum[l] = std::fma(row[j + l], column[j + l], sum[l]);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2)
+            for (std::size_t l = 0; l < half; ++l) sum[l] += sum[l + half];
+        *out = sum[0];
+    }
+};
+
+}  // namespace
+
+extern const Kernels scalar{screen,        false,
+                            bound<Scalar>, canonical_tile<Scalar>,
+                            transpose,     project<Scalar>,
+                            flip,          hadamard,
+                            quantise,      {copy_group<false>, copy_group<true>}};
+
+}  // namespace pycurate::fused_similarity

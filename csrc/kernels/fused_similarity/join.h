@@ -1,0 +1,328 @@
+#pragma once
+// The loop over tiles, written once for every question. An Epilogue is what a question does with a tile's
+// pairs:
+//
+//   struct Epilogue {
+//       struct Slot;                       // what a thread collects, default-constructed
+//       static constexpr bool moving;      // limits rise while the join runs
+//       static constexpr bool both;        // a pair matters to its column as well as to its row
+//       float row_limit(i), col_limit(j);  // scores below it do not matter, to position i of a or j of b
+//       bool settled(panel_a, panel_b);    // no pair of these panels can matter any more
+//       bool wants(slot, i, j, upper, lower) // bounds of a score; false: nothing to do, or done without the
+//       score void take(slot, i, j, score);      // a canonical score of at least one of the limits bool
+//       done(slot);                   // end the join
+//   };
+//
+// Pairs come once each, in any order and from several threads.
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <mutex>
+
+#include "common/float_environment.h"
+#include "common/thread_pool.h"
+#include "kernels/fused_similarity/fused_similarity.h"
+#include "kernels/rowwise/similarity.h"
+
+namespace pycurate::fused_similarity {
+
+// Panels of a block: 384 rows. At 512 coordinates the group copies and the panels of two blocks are 400 KB of
+// a 1 MB second-level cache; a panel, read by 48 groups in turn, stays in the first.
+constexpr std::size_t block_panels = 8;
+constexpr std::size_t block_groups = block_panels * panel_groups;
+// Blocks of b that a task joins with one of a: the copies of a's groups pay for eight.
+constexpr std::size_t task_blocks = 8;
+// Survivors of a tile's 384 pairs from which the whole tile is scored at once: widening and scoring it took
+// as long as about 80 single pairs at 512 coordinates (Cascade Lake).
+constexpr int dense_survivors = 80;
+
+template <class Epilogue>
+class Join {
+  public:
+    Join(const Operand& a, const Operand* b, Epilogue& epilogue)
+        : a_(a), b_(b != nullptr ? *b : a), self_(b == nullptr), epilogue_(epilogue) {}
+
+    /// False: stopped by `poll`. Slots of all threads are handed to `collect` afterwards, in no order.
+    template <class Collect>
+    bool run(std::size_t threads, const Poll& poll, Work& work, const Collect& collect) {
+        const std::size_t blocks_a = blocks(a_), blocks_b = blocks(b_);
+        struct Task {
+            std::uint32_t a, b;
+        };
+        std::vector<Task> tasks;
+        for (std::size_t i = 0; i < blocks_a; ++i)
+            for (std::size_t j = self_ ? i / task_blocks * task_blocks : 0; j < blocks_b; j += task_blocks)
+                tasks.push_back({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(j)});
+        std::atomic<std::size_t> finished{0};
+        const auto task = [&](std::size_t t) {
+            if (ended_.load(std::memory_order_relaxed)) return;
+            const DefaultFloatEnvironment environment;
+            Worker* worker = borrow();
+            join_blocks(*worker, tasks[t].a, tasks[t].b,
+                        std::min<std::size_t>(tasks[t].b + task_blocks, blocks_b));
+            give_back(worker);
+            finished.fetch_add(1, std::memory_order_relaxed);
+        };
+        const auto stop = [&] {
+            return poll && poll(static_cast<double>(finished.load(std::memory_order_relaxed)) /
+                                static_cast<double>(std::max<std::size_t>(tasks.size(), 1)));
+        };
+        const bool complete = parallel_for(tasks.size(), threads, task, stop);
+        work.screened.assign(a_.stages.size(), 0);
+        for (auto& worker : workers_) {
+            work.tiles += worker->work.tiles;
+            work.skipped += worker->work.skipped;
+            work.scored_tiles += worker->work.scored_tiles;
+            work.scored_pairs += worker->work.scored_pairs;
+            for (std::size_t s = 0; s < work.screened.size(); ++s)
+                work.screened[s] += worker->work.screened[s];
+            collect(worker->slot);
+        }
+        return complete;
+    }
+
+  private:
+    static constexpr float low = -std::numeric_limits<float>::infinity();
+
+    /// Scratch of a thread, and its slot.
+    struct Worker {
+        typename Epilogue::Slot slot{};
+        Work work;
+        std::vector<AlignedBuffer<std::uint8_t>> groups;  // per stage, of a's block
+        std::vector<std::uint8_t> copied;                 // per stage and group
+        std::vector<std::int32_t> limits;                 // per stage and row of a's block
+        AlignedBuffer<float> wide_group, wide_panel;
+        std::size_t wide_panel_at = SIZE_MAX;
+        AlignedBuffer<std::int32_t> sums{group_rows * panel_rows};
+        AlignedBuffer<float> upper{group_rows * panel_rows}, dots{group_rows * panel_rows};
+        std::uint64_t masks[group_rows];
+        float row_limits[group_rows], col_limits[panel_rows];
+    };
+
+    static std::size_t blocks(const Operand& o) noexcept {
+        return (o.panels() + block_panels - 1) / block_panels;
+    }
+
+    Worker* borrow() {
+        const std::lock_guard lock(mutex_);
+        if (idle_.empty()) {
+            Worker& worker = *workers_.emplace_back(std::make_unique<Worker>());
+            worker.work.screened.assign(a_.stages.size(), 0);
+            for (const Stage& stage : a_.stages)
+                worker.groups.emplace_back(block_groups * stage.steps * group_step_bytes);
+            worker.copied.resize(a_.stages.size() * block_groups);
+            worker.limits.resize(a_.stages.size() * block_groups * group_rows);
+            const std::size_t width = (a_.d + lanes - 1) / lanes * lanes;
+            worker.wide_group = AlignedBuffer<float>(std::max<std::size_t>(group_rows * width, 1));
+            worker.wide_panel = AlignedBuffer<float>(std::max<std::size_t>(panel_rows * width, 1));
+            return &worker;
+        }
+        Worker* worker = idle_.back();
+        idle_.pop_back();
+        return worker;
+    }
+    void give_back(Worker* worker) {
+        const std::lock_guard lock(mutex_);
+        idle_.push_back(worker);
+    }
+
+    /// The least sum of `stage` whose score may reach `limit`, where a sum says so by itself: for cosine.
+    static std::int32_t least_sum(const Stage& stage, float limit) noexcept {
+        const double sum = std::floor((static_cast<double>(limit) - stage.extra) / stage.unit);
+        return static_cast<std::int32_t>(std::clamp(sum, -0x1p30, 0x1p30));
+    }
+
+    void join_blocks(Worker& w, std::size_t block_a, std::size_t first_b, std::size_t end_b) {
+        const std::size_t panel_a0 = block_a * block_panels;
+        std::fill(w.copied.begin(), w.copied.end(), std::uint8_t{0});
+        if constexpr (!Epilogue::moving) set_limits(w, panel_a0 * panel_rows);
+        for (std::size_t block_b = std::max(first_b, self_ ? block_a : 0); block_b < end_b; ++block_b) {
+            const std::size_t end_panel_b = std::min((block_b + 1) * block_panels, b_.panels());
+            for (std::size_t pb = block_b * block_panels; pb < end_panel_b; ++pb) {
+                const std::size_t end_panel_a =
+                    std::min(panel_a0 + block_panels, self_ ? pb + 1 : a_.panels());
+                if constexpr (Epilogue::moving && Epilogue::both)
+                    for (std::size_t c = 0; c < panel_rows; ++c)
+                        w.col_limits[c] = limit_of_col(pb * panel_rows + c);
+                for (std::size_t pa = panel_a0; pa < end_panel_a; ++pa) {
+                    w.work.tiles += panel_groups;
+                    if (epilogue_.settled(pa, pb)) {
+                        w.work.skipped += panel_groups;
+                        continue;
+                    }
+                    for (std::size_t g = 0; g < panel_groups; ++g) {
+                        const std::size_t row = pa * panel_rows + g * group_rows;
+                        if (row < a_.n) join_tile(w, row, pb * panel_rows, panel_a0);
+                    }
+                }
+                if (epilogue_.done(w.slot)) ended_.store(true, std::memory_order_relaxed);
+                if (ended_.load(std::memory_order_relaxed)) return;
+            }
+        }
+    }
+
+    float limit_of_row(std::size_t i) const { return i < a_.n ? epilogue_.row_limit(i) : -low; }
+    float limit_of_col(std::size_t j) const { return j < b_.n ? epilogue_.col_limit(j) : -low; }
+
+    /// Limits that do not move, as sums, for all rows of a's block.
+    void set_limits(Worker& w, std::size_t row0) {
+        for (std::size_t s = 0; s < a_.stages.size(); ++s)
+            for (std::size_t i = 0; i < block_groups * group_rows; ++i)
+                w.limits[s * block_groups * group_rows + i] =
+                    row_limit_of_sum(s, row0 + i, limit_of_row(row0 + i));
+    }
+    std::int32_t row_limit_of_sum(std::size_t s, std::size_t i, float limit) const {
+        if (i >= a_.n) return std::numeric_limits<std::int32_t>::max();
+        if (a_.metric != Metric::cosine) return std::numeric_limits<std::int32_t>::min();
+        return least_sum(a_.stages[s], limit) - a_.stages[s].group_share[i];
+    }
+
+    /// Bit c: the pair (row, col + c) exists, and in a self-join has not come already.
+    std::uint64_t valid_columns(std::size_t row, std::size_t col) const noexcept {
+        if (row >= a_.n) return 0;
+        const std::size_t end = std::min(b_.n - col, panel_rows);
+        std::uint64_t mask = (std::uint64_t{1} << end) - 1u;
+        if (self_ && row + 1 > col) {
+            const std::size_t begin = row + 1 - col;
+            mask = begin >= panel_rows ? 0 : mask >> begin << begin;
+        }
+        return mask;
+    }
+
+    void join_tile(Worker& w, std::size_t row, std::size_t col, std::size_t panel_a0) {
+        if (self_ && row >= col + panel_rows - 1) return;
+        const float* col_limits = nullptr;
+        float least_col = -low;
+        if constexpr (Epilogue::moving) {
+            for (std::size_t r = 0; r < group_rows; ++r) w.row_limits[r] = limit_of_row(row + r);
+            if constexpr (Epilogue::both) {
+                col_limits = w.col_limits;
+                least_col = *std::min_element(w.col_limits, w.col_limits + panel_rows);
+            }
+        }
+        if (a_.stages.empty()) {
+            score_tile(w, row, col);
+            return;
+        }
+        const std::size_t in_block = row - panel_a0 * panel_rows;
+        const Kernels& kernels = *a_.kernels;
+        for (std::size_t s = 0; s < a_.stages.size(); ++s) {
+            const Stage &stage_a = a_.stages[s], &stage_b = b_.stages[s];
+            const std::size_t panel_bytes = stage_b.steps * panel_step_bytes;
+            std::uint8_t* group =
+                w.groups[s].data() + in_block / group_rows * stage_a.steps * group_step_bytes;
+            std::uint8_t& copied = w.copied[s * block_groups + in_block / group_rows];
+            if (!copied) {
+                kernels.copy_group[kernels.halved_group](
+                    stage_a.panels.data() + row / panel_rows * stage_a.steps * panel_step_bytes,
+                    row % panel_rows / group_rows, stage_a.steps, group);
+                copied = 1;
+            }
+            const std::int32_t* limits = w.limits.data() + s * block_groups * group_rows + in_block;
+            std::int32_t moving[group_rows];
+            if constexpr (Epilogue::moving) {
+                for (std::size_t r = 0; r < group_rows; ++r)
+                    moving[r] = row_limit_of_sum(s, row + r, std::min(w.row_limits[r], least_col));
+                limits = moving;
+            }
+            ++w.work.screened[s];
+            if (!kernels.screen(group, stage_b.panels.data() + col / panel_rows * panel_bytes, stage_b.steps,
+                                stage_b.start.data() + col, limits, w.sums.data()))
+                return;
+            // A sum is enough to go on to the next stage, where it decides by itself.
+            if (!Epilogue::moving && a_.metric == Metric::cosine && s + 1 < a_.stages.size()) continue;
+            if constexpr (!Epilogue::moving)
+                for (std::size_t r = 0; r < group_rows; ++r) w.row_limits[r] = limit_of_row(row + r);
+            if (!kernels.bound(w.sums.data(), stage_a.group_share.data() + row,
+                               {a_.factors.data() + row, a_.biases.data() + row},
+                               {b_.factors.data() + col, b_.biases.data() + col},
+                               static_cast<float>(stage_a.unit), static_cast<float>(stage_a.extra),
+                               w.row_limits, col_limits, w.upper.data(), w.masks))
+                return;
+        }
+        take_survivors(w, row, col);
+    }
+
+    /// Twice the half-width of the bound of a pair's score, a little more: upper - width is a lower bound.
+    float width(std::size_t i, std::size_t j) const noexcept {
+        const Stage &stage_a = a_.stages.back(), &stage_b = b_.stages.back();
+        const double shares = static_cast<double>(stage_a.group_share[i]) + stage_b.panel_share[j] + 2.0;
+        const double cosine = 2.0 * (shares * stage_a.unit + stage_a.extra);
+        const double bias =
+            a_.metric == Metric::l2 ? 16.0 * a_.canonical_error() * (a_.squares[i] + b_.squares[j]) : 0.0;
+        return static_cast<float>((static_cast<double>(a_.factors[i]) * b_.factors[j] * cosine + bias) *
+                                  1.000001);
+    }
+
+    void take_survivors(Worker& w, std::size_t row, std::size_t col) {
+        std::uint64_t wanted[group_rows] = {};
+        int count = 0;
+        for (std::size_t r = 0; r < group_rows; ++r) {
+            std::uint64_t mask = w.masks[r] & valid_columns(row + r, col);
+            for (; mask != 0; mask &= mask - 1u) {
+                const auto c = static_cast<std::size_t>(std::countr_zero(mask));
+                const float upper = w.upper[r * panel_rows + c];
+                const float lower = upper - width(row + r, col + c);
+                if (epilogue_.wants(w.slot, row + r, col + c, upper, lower))
+                    wanted[r] |= std::uint64_t{1} << c, ++count;
+            }
+        }
+        if (count == 0) return;
+        if (count >= dense_survivors && a_.element != Element::int8) {
+            score_tile(w, row, col, wanted);
+            return;
+        }
+        w.work.scored_pairs += static_cast<std::uint64_t>(count);
+        for (std::size_t r = 0; r < group_rows; ++r)
+            for (std::uint64_t mask = wanted[r]; mask != 0; mask &= mask - 1u) {
+                const std::size_t i = row + r, j = col + static_cast<std::size_t>(std::countr_zero(mask));
+                offer(w, i, j, a_.score(i, b_, j));
+            }
+    }
+
+    void offer(Worker& w, std::size_t i, std::size_t j, float score) {
+        if (score >= epilogue_.row_limit(i) || (Epilogue::both && score >= epilogue_.col_limit(j)))
+            epilogue_.take(w.slot, i, j, score);
+    }
+
+    /// Canonical scores of a whole tile; `wanted` null: of every pair there is.
+    void score_tile(Worker& w, std::size_t row, std::size_t col, const std::uint64_t* wanted = nullptr) {
+        ++w.work.scored_tiles;
+        const std::size_t width = (a_.d + lanes - 1) / lanes * lanes;
+        const bool tiled = a_.element != Element::int8 && width > 0;
+        if (tiled) {
+            for (std::size_t r = 0; r < group_rows; ++r)
+                a_.widen(std::min(row + r, a_.n - 1), w.wide_group.data() + r * width);
+            if (w.wide_panel_at != col)
+                for (std::size_t c = 0; c < panel_rows; ++c)
+                    b_.widen(std::min(col + c, b_.n - 1), w.wide_panel.data() + c * width);
+            w.wide_panel_at = col;
+            a_.kernels->canonical_tile(w.wide_group.data(), w.wide_panel.data(), width, width, w.dots.data());
+        }
+        for (std::size_t r = 0; r < group_rows; ++r) {
+            std::uint64_t mask = valid_columns(row + r, col);
+            if (wanted != nullptr) mask &= wanted[r];
+            for (; mask != 0; mask &= mask - 1u) {
+                const auto c = static_cast<std::size_t>(std::countr_zero(mask));
+                const std::size_t i = row + r, j = col + c;
+                offer(w, i, j,
+                      tiled
+                          ? rowwise::similarity_of(a_.metric, static_cast<double>(w.dots[r * panel_rows + c]),
+                                                   a_.squares[i], b_.squares[j])
+                          : a_.score(i, b_, j));
+            }
+        }
+    }
+
+    const Operand &a_, &b_;
+    const bool self_;
+    Epilogue& epilogue_;
+    std::atomic<bool> ended_{false};
+    std::mutex mutex_;
+    std::vector<std::unique_ptr<Worker>> workers_;
+    std::vector<Worker*> idle_;
+};
+
+}  // namespace pycurate::fused_similarity

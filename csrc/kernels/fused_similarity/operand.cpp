@@ -1,0 +1,336 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "common/float_environment.h"
+#include "common/thread_pool.h"
+#include "kernels/fused_similarity/fused_similarity.h"
+#include "kernels/rowwise/similarity.h"
+
+namespace pycurate::fused_similarity {
+namespace {
+
+constexpr double half_ulp = 0x1p-24;
+
+/// gamma_k of rounding analysis: k roundings in a row.
+double gamma(double k) noexcept { return k * half_ulp / (1.0 - k * half_ulp); }
+
+// A row whose squared norm is below this may have lost digits to float32's smallest numbers in its canonical
+// sums, so nothing is said of its similarities: it is scored with every row. 2^-100 leaves 2^49 of them.
+constexpr double fragile_square = 0x1p-100;
+// A share that lets every pair pass, and two of which still fit an int32 with any sum.
+constexpr std::int32_t passing_share = 1 << 29;
+// Most coordinates of a row whose int32 sums and shares together stay below 2^31: 255 * 127 * 16,384 < 2^29.
+constexpr std::size_t most_coordinates = 16'384;
+constexpr std::size_t task_panels = 16;
+
+/// Signs before the rotation, so that no natural vector is one of the transform's own.
+void fill_signs(std::size_t d, float* signs) noexcept {
+    std::uint64_t state = 0x9e3779b97f4a7c15u;
+    for (std::size_t j = 0; j < d; ++j) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+        signs[j] = (state >> 32 & 1u) != 0 ? 1.0f : -1.0f;
+    }
+}
+
+/// Orthonormal mixing of d coordinates: Hadamard transforms of the largest power of two at the front, at the
+/// back and in the middle, which overlap unless d is a power of two itself.
+void rotate(const Kernels& kernels, float* x, std::size_t d) noexcept {
+    std::size_t width = 1;
+    while (width * 2 <= d) width *= 2;
+    kernels.hadamard(x, width);
+    if (width == d) return;
+    kernels.hadamard(x + (d - width) * lanes, width);
+    kernels.hadamard(x + (d - width) / 2 * lanes, width);
+}
+constexpr double rotation_roundings = 3 * 16;  // at most, of a coordinate: levels of three transforms
+
+AlignedBuffer<float> in_chunks(const float* rows, std::size_t count, std::size_t d) {
+    const std::size_t chunks = (count + lanes - 1) / lanes;
+    AlignedBuffer<float> out(std::max<std::size_t>(chunks * d * lanes, 1));
+    std::fill_n(out.data(), out.size(), 0.0f);
+    for (std::size_t i = 0; i < count; ++i)
+        for (std::size_t j = 0; j < d; ++j) out[((i / lanes) * d + j) * lanes + i % lanes] = rows[i * d + j];
+    return out;
+}
+
+}  // namespace
+
+Screening::Screening(const float* rows, std::size_t p_, std::size_t d_, const float* centroid_rows,
+                     std::size_t c, std::vector<std::size_t> stages_, std::vector<float> norms_)
+    : p(p_),
+      d(d_),
+      centroid_count(c),
+      stages(std::move(stages_)),
+      norms(std::move(norms_)),
+      projection(in_chunks(rows, p_, d_)),
+      centroids(in_chunks(centroid_rows, c, p_)),
+      defect(0) {
+    for (std::size_t i = 0; i < p; ++i)
+        for (std::size_t k = 0; k <= i; ++k) {
+            double dot = i == k ? -1.0 : 0.0;
+            for (std::size_t j = 0; j < d; ++j)
+                dot += static_cast<double>(rows[i * d + j]) * static_cast<double>(rows[k * d + j]);
+            defect += dot * dot * (i == k ? 1.0 : 2.0);
+        }
+    defect = std::sqrt(defect);
+}
+
+/// |canonical - exact| for cosine: each of 16 lanes adds d / 16 products with one rounding each, four folds,
+/// and the square root, division and last rounding; the sums of squares likewise, but half of their error
+/// stays.
+double Operand::canonical_error() const noexcept {
+    const double steps = static_cast<double>((d + lanes - 1) / lanes) + 4;
+    return 2.0 * gamma(steps) + 4.0 * half_ulp;
+}
+
+float Operand::score(std::size_t i, const Operand& other, std::size_t j) const noexcept {
+    double dot = 0;
+    rowwise::active_kernels().dots[static_cast<int>(element)]({data_at(i), 0}, {other.data_at(j), 0}, 1, d,
+                                                              &dot);
+    return rowwise::similarity_of(metric, dot, squares[i], other.squares[j]);
+}
+
+void Operand::widen(std::size_t position, float* out) const noexcept {
+    const auto from = static_cast<int>(element);
+    rowwise::active_kernels().convert[from][static_cast<int>(Element::float32)](data_at(position), d, out);
+    std::fill(out + d, out + (d + lanes - 1) / lanes * lanes, 0.0f);
+}
+
+std::size_t Operand::bytes() const noexcept {
+    std::size_t sum = rows.size() * 8 + order.size() * 4 + squares.size() * 8 + factors.size() * 8;
+    for (const Stage& stage : stages) sum += stage.panels.bytes() + stage.start.size() * 12;
+    return sum;
+}
+
+std::unique_ptr<Operand> Operand::prepare(Matrix x, std::size_t d, Element element, const std::int64_t* rows,
+                                          std::size_t n, Metric metric, const Screening* screening,
+                                          Precision precision, std::size_t threads, const Poll& poll) {
+    std::unique_ptr<Operand> result(new Operand);
+    Operand& o = *result;
+    o.n = n, o.d = d, o.element = element, o.metric = metric, o.x_ = x;
+    o.kernels = &active_kernels();
+    o.rows.resize(n);
+    if (rows != nullptr)
+        std::copy_n(rows, n, o.rows.data());
+    else
+        std::iota(o.rows.begin(), o.rows.end(), std::int64_t{0});
+    o.order.resize(n);
+    std::iota(o.order.begin(), o.order.end(), 0u);
+    const auto stop = [&] { return poll && poll(0.0); };
+    // A prefix says nothing where it was not made for these rows.
+    const Screening* used = screening != nullptr && screening->d == d ? screening : nullptr;
+    if (precision == Precision::exact && used != nullptr && used->centroid_count > 1 &&
+        !o.order_by_cluster(*used, threads, stop))
+        return nullptr;
+    o.squares.assign(o.positions(), 0.0);
+    const auto& sums = rowwise::active_kernels().row_sums[static_cast<int>(element)];
+    constexpr std::size_t block = 1024;
+    const bool finished =
+        parallel_for((n + block - 1) / block, threads,
+                     [&](std::size_t t) {
+                         const DefaultFloatEnvironment environment;
+                         for (std::size_t i = t * block; i < std::min(n, (t + 1) * block); ++i)
+                             sums({o.data_at(i), 0}, 1, d, {}, &o.squares[i]);
+                     },
+                     stop);
+    if (!finished) return nullptr;
+    // Scores are factor_x * factor_y * cosine + bias_x + bias_y; of l2 the biases are raised by what float32
+    // and the canonical sums may lose.
+    o.factors.assign(o.positions(), 0.0f);
+    o.biases.assign(o.positions(), 0.0f);
+    for (std::size_t i = 0; i < n; ++i) {
+        const double norm = std::sqrt(o.squares[i]);
+        o.factors[i] = static_cast<float>(metric == Metric::cosine ? 1.0
+                                          : metric == Metric::l2   ? norm * std::sqrt(2.0)
+                                                                   : norm);
+        if (metric == Metric::l2)
+            o.biases[i] = static_cast<float>(-o.squares[i] * (1.0 - 4.0 * o.canonical_error()));
+    }
+    if (precision == Precision::exact && d <= most_coordinates && d > 0 && n > 0 &&
+        !o.quantise(used, threads, stop))
+        return nullptr;
+    return result;
+}
+
+namespace {
+
+/// Sixteen positions, widened, normalised, transposed: lane = position.
+class Rows16 {
+  public:
+    explicit Rows16(std::size_t d)
+        : width_((d + lanes - 1) / lanes * lanes), rows_(lanes * width_), x(width_ * lanes) {
+        std::fill_n(rows_.data(), rows_.size(), 0.0f);
+    }
+    void load(const Operand& o, std::size_t begin, const double* squares) {
+        float factors[lanes];
+        for (std::size_t l = 0; l < lanes; ++l) {
+            factors[l] = 0.0f;
+            if (begin + l >= o.n) continue;
+            float* row = rows_.data() + l * width_;
+            if (o.element == Element::int8) {
+                const auto* bytes = static_cast<const std::int8_t*>(o.data_at(begin + l));
+                for (std::size_t j = 0; j < o.d; ++j) row[j] = static_cast<float>(bytes[j]);
+            } else {
+                o.widen(begin + l, row);
+            }
+            const double square = squares[l];
+            if (square > 0) factors[l] = static_cast<float>(1.0 / std::sqrt(square));
+            // A row shorter than float32 can invert counts as 0 here: fragile, or of no length for other
+            // metrics.
+            if (!(square >= fragile_square)) factors[l] = 0.0f;
+        }
+        o.kernels->transpose(rows_.data(), width_, o.d, factors, x.data());
+    }
+
+  private:
+    std::size_t width_;
+    AlignedBuffer<float> rows_;
+
+  public:
+    AlignedBuffer<float> x;  // [d][16]
+};
+
+std::int32_t in_units(double share, double unit) noexcept {
+    return static_cast<std::int32_t>(std::min(std::ceil(share / unit), static_cast<double>(passing_share)));
+}
+
+}  // namespace
+
+bool Operand::order_by_cluster(const Screening& screening, std::size_t threads,
+                               const std::function<bool()>& poll) {
+    std::vector<std::uint32_t> clusters(n);
+    constexpr std::size_t block = 16 * lanes;
+    const auto& sums = rowwise::active_kernels().row_sums[static_cast<int>(element)];
+    const std::size_t p = screening.p;
+    const auto task = [&](std::size_t t) {
+        const DefaultFloatEnvironment environment;
+        Rows16 rows16(d);
+        const std::size_t chunks = (p + lanes - 1) / lanes;
+        AlignedBuffer<float> projected(chunks * lanes * lanes), dots(lanes * lanes);
+        for (std::size_t begin = t * block; begin < std::min(n, (t + 1) * block); begin += lanes) {
+            double squares16[lanes] = {};
+            for (std::size_t l = 0; l < lanes && begin + l < n; ++l)
+                sums({data_at(begin + l), 0}, 1, d, {}, &squares16[l]);
+            rows16.load(*this, begin, squares16);
+            for (std::size_t c = 0; c < chunks; ++c)
+                kernels->project(rows16.x.data(), d, screening.projection.data() + c * d * lanes,
+                                 projected.data() + c * lanes * lanes);
+            float best[lanes];
+            std::uint32_t at[lanes] = {};
+            std::fill_n(best, lanes, -2.0f);
+            for (std::size_t c = 0; c < screening.centroid_count; c += lanes) {
+                kernels->project(projected.data(), p, screening.centroids.data() + c * p, dots.data());
+                const std::size_t count = std::min(lanes, screening.centroid_count - c);
+                for (std::size_t i = 0; i < count; ++i)
+                    for (std::size_t l = 0; l < lanes; ++l) {
+                        const bool nearer = dots[i * lanes + l] > best[l];
+                        best[l] = nearer ? dots[i * lanes + l] : best[l];
+                        at[l] = nearer ? static_cast<std::uint32_t>(c + i) : at[l];
+                    }
+            }
+            for (std::size_t l = 0; l < lanes && begin + l < n; ++l) clusters[begin + l] = at[l];
+        }
+    };
+    if (!parallel_for((n + block - 1) / block, threads, task, poll)) return false;
+    std::vector<std::size_t> begin(screening.centroid_count + 1, 0);
+    for (const auto cluster : clusters) ++begin[cluster + 1];
+    std::partial_sum(begin.begin(), begin.end(), begin.begin());
+    for (std::size_t i = 0; i < n; ++i) order[begin[clusters[i]]++] = static_cast<std::uint32_t>(i);
+    return true;
+}
+
+bool Operand::quantise(const Screening* screening, std::size_t threads, const std::function<bool()>& poll) {
+    const std::size_t padded = positions();
+    const auto add_stage = [&](std::size_t coordinates, double norm) {
+        Stage& s = stages.emplace_back();
+        s.coordinates = coordinates;
+        s.steps = (coordinates + step_coordinates - 1) / step_coordinates;
+        // A rotated row's coordinates are nearly Gaussian: clipping at four standard deviations loses least.
+        s.scale = 4.0 * norm / std::sqrt(static_cast<double>(coordinates)) / 127.0;
+        if (coordinates < lanes) s.scale = norm / 127.0;  // too few to mix
+        s.unit = s.scale * s.scale * (kernels->halved_group ? 2.0 : 1.0);
+        // 1e-6: normalising and the arithmetic of Kernels::bound, of a few roundings each.
+        s.extra = canonical_error() + 1e-6;
+        s.panels = AlignedBuffer<std::int8_t>(padded / panel_rows * s.steps * panel_step_bytes);
+        s.start.resize(padded), s.group_share.resize(padded), s.panel_share.resize(padded);
+    };
+    if (screening != nullptr)
+        for (std::size_t i = 0; i < screening->stages.size(); ++i) {
+            add_stage(screening->stages[i], static_cast<double>(screening->norms[i]));
+            stages.back().extra += 2.0 * screening->defect + screening->defect * screening->defect;
+        }
+    add_stage(d, 1.0);
+    AlignedBuffer<float> signs(d);
+    fill_signs(d, signs.data());
+    const std::size_t chunks =
+        stages.size() > 1 ? (stages[stages.size() - 2].coordinates + lanes - 1) / lanes : 0;
+    // What float32 loses before quantising: a projected coordinate d roundings of a sum below 1 in magnitude,
+    // so sqrt(p) times that of a vector; a rotated vector a rounding a level.
+    const double rotation_error = gamma(rotation_roundings);
+
+    const auto task = [&](std::size_t t) {
+        const DefaultFloatEnvironment environment;
+        Rows16 rows16(d);
+        AlignedBuffer<float> projected(std::max<std::size_t>(chunks, 1) * lanes * lanes),
+            work(std::max<std::size_t>(chunks, 1) * lanes * lanes);
+        const std::size_t groups = std::min(positions(), (t + 1) * task_panels * panel_rows) / lanes;
+        for (std::size_t g = t * task_panels * panel_rows / lanes; g < groups; ++g) {
+            const std::size_t begin = g * lanes, panel = begin / panel_rows;
+            rows16.load(*this, begin, squares.data() + begin);
+            for (std::size_t c = 0; c < chunks; ++c)
+                kernels->project(rows16.x.data(), d, screening->projection.data() + c * d * lanes,
+                                 projected.data() + c * lanes * lanes);
+            for (Stage& s : stages) {
+                const bool prefix = &s != &stages.back();
+                float* x = prefix ? work.data() : rows16.x.data();
+                if (prefix)
+                    std::copy_n(projected.data(), s.coordinates * lanes, x);
+                else
+                    kernels->flip(x, d, signs.data());
+                rotate(*kernels, x, s.coordinates);
+                std::int32_t sums[lanes];
+                float norms[lanes], errors[lanes], halved_errors[lanes];
+                kernels->quantise(x, s.coordinates, static_cast<float>(s.scale),
+                                  s.panels.data() + panel * s.steps * panel_step_bytes +
+                                      begin % panel_rows * step_coordinates,
+                                  sums, norms, errors, halved_errors);
+                const double lost =
+                    rotation_error +
+                    (prefix ? gamma(static_cast<double>(d)) * std::sqrt(static_cast<double>(s.coordinates))
+                            : 0.0);
+                // Of a float32 sum of squares, one term after the other.
+                const double summing = gamma(static_cast<double>(s.coordinates) + 4.0);
+                for (std::size_t l = 0; l < lanes; ++l) {
+                    const std::size_t i = begin + l;
+                    const auto error_norm = [&](float square) {
+                        return std::sqrt(static_cast<double>(square)) * (1.0 + summing) + lost;
+                    };
+                    double rest = 0.0;
+                    if (prefix) {
+                        const double norm = std::sqrt(static_cast<double>(norms[l])) * (1.0 - summing) - lost;
+                        rest = 1.00001 - std::max(0.0, norm) * std::max(0.0, norm);
+                        rest = std::max(0.0, rest);
+                    }
+                    const auto share = [&](double error) {
+                        return 1.00001 * error + error * error / 2.0 + rest / 2.0;
+                    };
+                    const double as_column = share(error_norm(errors[l]));
+                    const double as_row =
+                        kernels->halved_group ? share(error_norm(halved_errors[l])) : as_column;
+                    s.panel_share[i] = in_units(as_column, s.unit);
+                    s.group_share[i] = in_units(as_row, s.unit);
+                    if (!(squares[i] >= fragile_square)) s.panel_share[i] = s.group_share[i] = passing_share;
+                    if (i >= n) s.panel_share[i] = s.group_share[i] = -passing_share;
+                    // The group's bytes are q + 128, or stand for q = 2 * byte - 127.5.
+                    const double offset = kernels->halved_group ? -63.75 * sums[l] : -128.0 * sums[l];
+                    s.start[i] = static_cast<std::int32_t>(std::ceil(offset)) + s.panel_share[i];
+                }
+            }
+        }
+    };
+    return parallel_for((panels() + task_panels - 1) / task_panels, threads, task, poll);
+}
+
+}  // namespace pycurate::fused_similarity

@@ -1,0 +1,85 @@
+#pragma once
+// What an instruction set provides for fused similarity: the arithmetic of one tile and of 16 rows that are
+// prepared together. Everything around it, the loop over tiles included, is written once.
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "common/isa.h"
+
+namespace pycurate::fused_similarity {
+
+// A tile is the products of a *group* of 8 rows with a *panel* of 48: 24 vectors of 16 int32 sums, which with
+// three vectors of the panel and one of the group fill 28 of the 32 AVX-512 registers.
+constexpr std::size_t group_rows = 8, panel_rows = 48, lanes = 16;
+constexpr std::size_t panel_groups = panel_rows / group_rows;
+
+/// Quantised rows lie in panels: for each *step* of four coordinates, 48 rows of four bytes. A group that is
+/// multiplied with a panel is a copy, eight rows of four bytes a step, of unsigned bytes: q + 128, or
+/// (q + 128) >> 1 where products of bytes are added in pairs as saturating int16 (vpmaddubsw): 127 * 127 * 2
+/// fits, 255 * 127 * 2 does not.
+constexpr std::size_t step_coordinates = 4;
+constexpr std::size_t panel_step_bytes = panel_rows * step_coordinates;
+constexpr std::size_t group_step_bytes = group_rows * step_coordinates;
+
+/// What the bound of a tile's scores is made of, for the rows of one side (see Operand).
+struct Bounds {
+    const float* factors;
+    const float* biases;
+};
+
+struct Kernels {
+    /// out[r][c] = start[c] + sum of group[r] * panel[c] over the steps; true, and only then written, when
+    /// some out[r][c] >= limit[r].
+    bool (*screen)(const std::uint8_t* group, const std::int8_t* panel, std::size_t steps,
+                   const std::int32_t* start, const std::int32_t* limit, std::int32_t* out) noexcept;
+    bool halved_group;  // group bytes are (q + 128) >> 1
+
+    /// Upper bounds of scores from `screen`'s sums:
+    ///   upper[r][c] = (row.factors[r] * col.factors[c]) * (unit * (sums[r][c] + slack[r]) + extra)
+    ///                 + row.biases[r] + col.biases[c]
+    /// and per row a mask of the columns where it reaches row_limit[r], or, unless null, col_limit[c]; or is
+    /// NaN. True when a mask is not 0.
+    bool (*bound)(const std::int32_t* sums, const std::int32_t* slack, Bounds row, Bounds col, float unit,
+                  float extra, const float* row_limit, const float* col_limit, float* upper,
+                  std::uint64_t* masks) noexcept;
+
+    /// Canonical sums of 8 rows with 48, out[8][48]. Rows are float32, `stride` apart, filled up with zeros
+    /// to a multiple of 16 that `width` says.
+    void (*canonical_tile)(const float* group, const float* panel, std::size_t stride, std::size_t width,
+                           float* out) noexcept;
+
+    /// out[j][16] = rows[16][stride] transposed, times factors[16].
+    void (*transpose)(const float* rows, std::size_t stride, std::size_t d, const float* factors,
+                      float* out) noexcept;
+    /// out[c][16] = sum over j of x[j][16] * weights[j][c] for 16 columns c; weights (d, 16).
+    void (*project)(const float* x, std::size_t d, const float* weights, float* out) noexcept;
+    /// x[j][16] *= signs[j].
+    void (*flip)(float* x, std::size_t d, const float* signs) noexcept;
+    /// Orthonormal Hadamard transform of x[0..d)[16], d a power of two.
+    void (*hadamard)(float* x, std::size_t d) noexcept;
+    /// q = x / scale, rounded and clipped to [-127, 127], into the panel's bytes of these 16 rows, 192 bytes
+    /// a step, filled up with zeros. Per row: sum of q, squared norm of x, and of the error of q and of the
+    /// halved group byte's value scale * (2 * byte - 127.5).
+    void (*quantise)(const float* x, std::size_t d, float scale, std::int8_t* out, std::int32_t* sums,
+                     float* squares, float* errors, float* halved_errors) noexcept;
+    /// Group g of a panel as unsigned bytes, [1]: halved.
+    void (*copy_group[2])(const std::int8_t* panel, std::size_t g, std::size_t steps,
+                          std::uint8_t* out) noexcept;
+};
+
+extern const Kernels scalar, avx2, avx512;
+
+/// `screen` with the dot products of bytes that some CPUs have besides, for whole group bytes.
+struct Screen {
+    decltype(Kernels::screen) tile;
+};
+extern const Screen avx512vnni, avxvnni;
+
+/// Every table this CPU can run of the instruction set `isa`, the best last: with and without such dot
+/// products.
+std::span<const Kernels> kernels_of(Isa isa) noexcept;
+/// The one dispatch point of this family.
+const Kernels& active_kernels() noexcept;
+
+}  // namespace pycurate::fused_similarity
