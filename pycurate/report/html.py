@@ -289,8 +289,8 @@ def _examples(rules: Sequence[RuleRecord], groups: Sequence[ExampleGroup]) -> st
         return ""
     return f"""<section aria-labelledby="examples">
 <h2 id="examples">Rows on either side</h2>
-<p class="note">The rows nearest to each threshold, or a few of those that a rule without threshold dropped. \
-Pictures are shown where the pool has them.</p>
+<p class="note">Of a sample of the pool: the rows nearest to each threshold, or a few that a rule without threshold \
+dropped. Pictures are shown where the pool has them.</p>
 {"".join(articles)}</section>
 
 """

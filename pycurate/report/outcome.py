@@ -26,6 +26,8 @@ from pycurate.types import Rule, UidArray
 EXAMPLES_PER_SIDE = 6
 EXAMPLE_SHARDS = 8
 """Shards that examples come from. Their captions are read again, which must not grow with the pool."""
+EXAMPLE_ROWS = 1 << 14
+"""First rows of such a shard that examples come from, where these have enough: what is read again stays one block."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -151,6 +153,8 @@ def _nearest(
     distance = np.abs(values[rows].astype(np.float64) - threshold)
     finite = np.isfinite(distance)
     rows, distance = rows[finite], distance[finite]
+    count = _rows_sampled(rows)
+    rows, distance = rows[:count], distance[:count]
     if len(rows) > EXAMPLES_PER_SIDE:
         limit = np.partition(distance, EXAMPLES_PER_SIDE - 1)[EXAMPLES_PER_SIDE - 1]
         near = np.flatnonzero(distance <= limit)
@@ -159,11 +163,18 @@ def _nearest(
 
 
 def _smallest(shard: str, rows: NDArray[np.intp], values: NDArray[np.float64], uids: UidArray) -> list[Candidate]:
+    rows = rows[: _rows_sampled(rows)]
     if len(rows) > EXAMPLES_PER_SIDE:
         high = uids["f0"][rows]
         rows = rows[high <= np.partition(high, EXAMPLES_PER_SIDE - 1)[EXAMPLES_PER_SIDE - 1]]
     rows, distance = _first_by_uid(rows, np.zeros(len(rows)), uids)
     return _candidates(shard, rows, distance, values, uids)
+
+
+def _rows_sampled(rows: NDArray[np.intp]) -> int:
+    """How many of the rising row numbers examples are chosen from."""
+    count = int(np.searchsorted(rows, EXAMPLE_ROWS))
+    return count if count >= EXAMPLES_PER_SIDE else len(rows)
 
 
 def _first_by_uid(
