@@ -7,14 +7,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from pycurate.cli import options
+from pycurate.cli.index import index, search
 from pycurate.cli.options import (
     DuplicatesOption,
     JsonOption,
@@ -31,12 +30,10 @@ from pycurate.cli.options import (
     parse_parameters,
 )
 from pycurate.cli.subset import subset_app
+from pycurate.cli.terminal import console, progress_bars, show
 from pycurate.errors import PycurateError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from pycurate.engine import Progress
     from pycurate.io.pool import Pool
     from pycurate.report.manifest import Manifest
 
@@ -53,6 +50,8 @@ app = typer.Typer(
     "130 interrupted.",
 )
 app.add_typer(subset_app, name="subset")
+app.command()(index)
+app.command()(search)
 recipes_app = typer.Typer(help="Presets and what they do.", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes")
 
@@ -85,41 +84,14 @@ def _interrupt(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _console(**settings: Any) -> Console:
-    from rich.console import Console  # here: 50 ms with what it draws, also for commands that print JSON
-
-    return Console(**settings)
-
-
 def _complain(sentence: str) -> None:
-    _console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(sentence)}", highlight=False)
+    console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(sentence)}", highlight=False)
 
 
 def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
-    if quiet or not sys.stderr.isatty():
-        from pycurate.engine.progress import NoProgress
-
-        yield NoProgress()
-    else:
-        from pycurate.engine.bars import RichProgress
-
-        with RichProgress() as bars:
-            yield bars
-
-
-def _show(value: Any, as_json: bool) -> None:
-    """Print what the API returned: ``to_dict()`` as JSON, else its ``render()``."""
-    if as_json:
-        print(json.dumps(value.to_dict(), indent=1))
-    else:
-        _console().print(value.render())
 
 
 def _print_summary(manifest: Manifest, out: Path) -> None:
@@ -161,7 +133,7 @@ def run(
     from pycurate.recipes import Recipe
 
     made = Recipe.load(recipe, **parse_parameters(set_))
-    with _progress(quiet) as progress:
+    with progress_bars(quiet) as progress:
         result = run_recipe(
             made,
             _open(pool, layout),
@@ -200,7 +172,7 @@ def doctor(
     from pycurate.recipes import Recipe
 
     made = None if recipe is None else Recipe.load(recipe, **parse_parameters(set_))
-    with _progress(quiet) as progress:
+    with progress_bars(quiet) as progress:
         report = examine(
             pool,
             made,
@@ -211,7 +183,7 @@ def doctor(
             workers=workers,
             progress=progress,
         )
-    _show(report, as_json)
+    show(report, as_json)
     if not report.ok:
         raise typer.Exit(FINDINGS)
 
@@ -233,7 +205,7 @@ def plan(
     from pycurate.recipes import Recipe
 
     made = Recipe.load(recipe, **parse_parameters(set_))
-    _show(
+    show(
         make_plan(
             made,
             _open(pool, layout),
@@ -264,11 +236,11 @@ def recipes(context: typer.Context, as_json: JsonOption = False) -> None:
     table.add_column("what it keeps")
     for name, description in found.items():
         table.add_row(_escape(name), _escape(description))
-    _console().print(table)
+    console().print(table)
 
 
 @recipes_app.command("show")
-def recipes_show(name: Annotated[str, typer.Argument(help="A preset.")], set_: SetOption = None) -> None:
+def recipesshow(name: Annotated[str, typer.Argument(help="A preset.")], set_: SetOption = None) -> None:
     """Print a preset as YAML: a start for a recipe of your own."""
     from pycurate.recipes import Recipe
 
@@ -290,7 +262,7 @@ def reshard(
     """Write the tars of a subset, every member's bytes untouched."""
     from pycurate.api.reshard import reshard as write_tars
 
-    with _progress(quiet) as progress:
+    with progress_bars(quiet) as progress:
         result = write_tars(
             pool,
             subset,
@@ -301,7 +273,7 @@ def reshard(
             workers=workers,
             progress=progress,
         )
-    _show(result, as_json)
+    show(result, as_json)
 
 
 @app.command()
@@ -316,8 +288,8 @@ def export(
     """Write the metadata of a subset: the pool's parquet files with only the kept rows, every column as it was."""
     from pycurate.api.export import export_parquet
 
-    with _progress(quiet) as progress:
-        _show(export_parquet(pool, subset, out, workers=workers, progress=progress), as_json)
+    with progress_bars(quiet) as progress:
+        show(export_parquet(pool, subset, out, workers=workers, progress=progress), as_json)
 
 
 @app.command()
@@ -340,8 +312,8 @@ def demo(
     """Generate a pool of flawed image-text rows, look it over, curate it and say what was kept and why."""
     from pycurate.api.demo import run_demo
 
-    with _progress(quiet) as progress:
-        run_demo(out, rows=rows, progress=progress, console=_console())
+    with progress_bars(quiet) as progress:
+        run_demo(out, rows=rows, progress=progress, console=console())
 
 
 @app.command()

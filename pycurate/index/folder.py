@@ -8,6 +8,7 @@ next build deletes.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -38,6 +39,7 @@ class Generation:
         self._tag = secrets.token_hex(4)
         self._files: dict[str, Path] = {}
         _claim(self.folder, manifest)
+        self._lock = _locked(self.folder / MARKER)
 
     def path(self, role: str, suffix: str) -> Path:
         """Where the file of this role is to be written."""
@@ -64,10 +66,12 @@ class Generation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            for path in self._files.values():
+        named = self._manifest.read_text(encoding="utf-8") if self._manifest.exists() else ""
+        for path in self._files.values():
+            if error is not None and path.name not in named:
                 with contextlib.suppress(OSError):
                     path.unlink()
+        os.close(self._lock)
 
     def _sweep(self, kept: set[str]) -> None:
         for path in self.folder.iterdir():
@@ -181,6 +185,17 @@ def _claim(folder: Path, manifest: str) -> None:
             (folder / MARKER).write_text('{\n  "made by": "pycurate"\n}\n', encoding="utf-8")
     except OSError as error:
         raise WorkspaceError(f"out: cannot use {folder} as a folder ({error.strerror}); choose another") from error
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of the marker that holds its lock, which goes when the process ends, however it ends."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise WorkspaceError(f"out: another build is writing {path.parent}; wait for it or choose another") from error
+    return descriptor
 
 
 def _flush(path: Path) -> None:

@@ -106,12 +106,13 @@ def plan_index(
             has_lists = chosen in ("ivf_flat", "ivf_pq")
             return IndexPlan(chosen, lists if has_lists else 0, width, needed)
     assert memory_limit_bytes is not None
-    flat = _needed("flat", rows, dimension, element, lists, 0)
-    way_out = "give more memory"
-    if candidates[0][0] in ("ivf_flat", "hnsw") and candidates[-1][0] != "ivf_pq" and rows >= PQ_ROWS:
-        way_out += f", use kind 'ivf_pq' ({_mib(index_memory('ivf_pq', rows, dimension, nlist=nlist))})"
-    if candidates[0][0] != "flat":
-        way_out += f", a prefix of the coordinates, or kind 'flat', which reads all rows for a search ({_mib(flat)})"
+    fits = [
+        f"use kind {other!r} ({_mib(least)})"
+        for other in KINDS
+        if other not in (chosen for chosen, _ in candidates) and not (other == "ivf_pq" and rows < PQ_ROWS)
+        if (least := index_memory(other, rows, dimension, element=element, nlist=lists)) <= memory_limit_bytes
+    ]
+    way_out = ", or ".join(["give more memory", *fits])
     raise MemoryCapError(
         f"memory: an index of kind {candidates[-1][0]!r} of {rows:,} rows of {dimension} elements needs about "
         f"{_mib(needed)}, {_mib(memory_limit_bytes, up=False)} are allowed; {way_out}"
