@@ -44,33 +44,37 @@ struct Avx2 {
 
     static constexpr std::size_t canonical_rows = 2, canonical_columns = 3;
 
-    struct Two {
-        Lanes a, b;
-    };
-    static Two add_column(const Two& sums, const Two& x, const float* column) noexcept {
-        const Lanes y = load(column);
-        return {multiply_add(x.a, y, sums.a), multiply_add(x.b, y, sums.b)};
-    }
     static float fold(Lanes sum) noexcept {
         const __m256 s8 = _mm256_add_ps(sum.low, sum.high);
         const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
         const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
         return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
     }
-    static void fold(const Two& sums, float* out) noexcept {
-        out[0] = fold(sums.a), out[panel_rows] = fold(sums.b);
-    }
+    /// Sums are variables with names, see screen_avx512.h.
     static void canonical_block(const float* rows, const float* columns, std::size_t stride,
                                 std::size_t width, float* out) noexcept {
-        const Two none{set(0.0f), set(0.0f)};
-        Two s0 = none, s1 = none, s2 = none;
+        __m256 p0 = _mm256_setzero_ps(), p0h = _mm256_setzero_ps();
+        __m256 q0 = _mm256_setzero_ps(), q0h = _mm256_setzero_ps();
+        __m256 p1 = _mm256_setzero_ps(), p1h = _mm256_setzero_ps();
+        __m256 q1 = _mm256_setzero_ps(), q1h = _mm256_setzero_ps();
+        __m256 p2 = _mm256_setzero_ps(), p2h = _mm256_setzero_ps();
+        __m256 q2 = _mm256_setzero_ps(), q2h = _mm256_setzero_ps();
         for (std::size_t j = 0; j < width; j += lanes) {
             const float *x = rows + j, *y = columns + j;
-            const Two group{load(x), load(x + stride)};
-            s0 = add_column(s0, group, y), s1 = add_column(s1, group, y + stride);
-            s2 = add_column(s2, group, y + 2 * stride);
+            const Lanes p = load(x), q = load(x + stride);
+            const Lanes y0 = load(y);
+            p0 = _mm256_fmadd_ps(p.low, y0.low, p0), p0h = _mm256_fmadd_ps(p.high, y0.high, p0h),
+            q0 = _mm256_fmadd_ps(q.low, y0.low, q0), q0h = _mm256_fmadd_ps(q.high, y0.high, q0h);
+            const Lanes y1 = load(y + stride);
+            p1 = _mm256_fmadd_ps(p.low, y1.low, p1), p1h = _mm256_fmadd_ps(p.high, y1.high, p1h),
+            q1 = _mm256_fmadd_ps(q.low, y1.low, q1), q1h = _mm256_fmadd_ps(q.high, y1.high, q1h);
+            const Lanes y2 = load(y + 2 * stride);
+            p2 = _mm256_fmadd_ps(p.low, y2.low, p2), p2h = _mm256_fmadd_ps(p.high, y2.high, p2h),
+            q2 = _mm256_fmadd_ps(q.low, y2.low, q2), q2h = _mm256_fmadd_ps(q.high, y2.high, q2h);
         }
-        fold(s0, out), fold(s1, out + 1), fold(s2, out + 2);
+        out[0] = fold({p0, p0h}), out[panel_rows + 0] = fold({q0, q0h});
+        out[1] = fold({p1, p1h}), out[panel_rows + 1] = fold({q1, q1h});
+        out[2] = fold({p2, p2h}), out[panel_rows + 2] = fold({q2, q2h});
     }
 };
 

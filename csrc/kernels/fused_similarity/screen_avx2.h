@@ -10,49 +10,52 @@
 namespace pycurate::fused_similarity {
 namespace {
 
-/// Sums of one row of the group with 16 of the panel; named variables, see screen_avx512.h.
-struct RowSums {
-    __m256i a, b;
-};
-
-template <class Dot>
-RowSums add_step(RowSums sums, const std::uint8_t* group, __m256i a, __m256i b) noexcept {
+/// Four bytes of a row to every lane.
+inline __m256i spread(const std::uint8_t* group) noexcept {
     std::int32_t bytes;
     std::memcpy(&bytes, group, sizeof bytes);
-    const __m256i row = _mm256_set1_epi32(bytes);
-    return {Dot::add(sums.a, row, a), Dot::add(sums.b, row, b)};
+    return _mm256_set1_epi32(bytes);
 }
 
-inline __m256i reaching(const RowSums& sums, std::int32_t limit) noexcept {
-    const __m256i below = _mm256_set1_epi32(limit == INT32_MIN ? limit : limit - 1);
-    const __m256i most = _mm256_max_epi32(sums.a, sums.b);
-    return limit == INT32_MIN ? _mm256_set1_epi32(-1) : _mm256_cmpgt_epi32(most, below);
+inline int reaching(__m256i a, __m256i b, std::int32_t limit) noexcept {
+    const __m256i most = _mm256_max_epi32(a, b), least = _mm256_set1_epi32(limit);
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_max_epi32(most, least), most));
 }
 
-inline void store_sums(const RowSums& sums, std::int32_t* out) noexcept {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), sums.a);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), sums.b);
+inline void store_sums(__m256i a, __m256i b, std::int32_t* out) noexcept {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), a);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), b);
 }
 
-/// Four rows by 16 columns: eight sums, two vectors of the panel, one of the group, and what Dot needs.
+/// Four rows by 16 columns: eight sums, each a variable with a name (see screen_avx512.h), two vectors of the
+/// panel, one of the group, and what Dot needs.
 template <class Dot>
 bool screen_block(const std::uint8_t* group, const std::int8_t* panel, std::size_t steps,
                   const std::int32_t* start, const std::int32_t* limit, std::int32_t* out) noexcept {
-    const RowSums first{_mm256_loadu_si256(reinterpret_cast<const __m256i*>(start)),
-                        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(start + 8))};
-    RowSums r0 = first, r1 = first, r2 = first, r3 = first;
+    const __m256i start_a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(start)),
+                  start_b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(start + 8));
+    __m256i a0 = start_a, b0 = start_b;
+    __m256i a1 = start_a, b1 = start_b;
+    __m256i a2 = start_a, b2 = start_b;
+    __m256i a3 = start_a, b3 = start_b;
     for (std::size_t k = 0; k < steps; ++k, group += group_step_bytes, panel += panel_step_bytes) {
         const __m256i a = _mm256_load_si256(reinterpret_cast<const __m256i*>(panel)),
                       b = _mm256_load_si256(reinterpret_cast<const __m256i*>(panel + 32));
-        r0 = add_step<Dot>(r0, group, a, b);
-        r1 = add_step<Dot>(r1, group + 4, a, b);
-        r2 = add_step<Dot>(r2, group + 8, a, b);
-        r3 = add_step<Dot>(r3, group + 12, a, b);
+        const __m256i row0 = spread(group + 0);
+        a0 = Dot::add(a0, row0, a), b0 = Dot::add(b0, row0, b);
+        const __m256i row1 = spread(group + 4);
+        a1 = Dot::add(a1, row1, a), b1 = Dot::add(b1, row1, b);
+        const __m256i row2 = spread(group + 8);
+        a2 = Dot::add(a2, row2, a), b2 = Dot::add(b2, row2, b);
+        const __m256i row3 = spread(group + 12);
+        a3 = Dot::add(a3, row3, a), b3 = Dot::add(b3, row3, b);
     }
-    store_sums(r0, out), store_sums(r1, out + 48), store_sums(r2, out + 96), store_sums(r3, out + 144);
-    const __m256i any = _mm256_or_si256(_mm256_or_si256(reaching(r0, limit[0]), reaching(r1, limit[1])),
-                                        _mm256_or_si256(reaching(r2, limit[2]), reaching(r3, limit[3])));
-    return _mm256_testz_si256(any, any) == 0;
+    store_sums(a0, b0, out + 0);
+    store_sums(a1, b1, out + 48);
+    store_sums(a2, b2, out + 96);
+    store_sums(a3, b3, out + 144);
+    return (reaching(a0, b0, limit[0]) | reaching(a1, b1, limit[1]) | reaching(a2, b2, limit[2]) |
+            reaching(a3, b3, limit[3])) != 0;
 }
 
 template <class Dot>
