@@ -122,18 +122,18 @@ def float32_of(name: str, value: float) -> float:
 
 def _tensor(name: str, x: Any) -> tuple[NDArray[Any], bool]:
     """The memory of ``x`` by DLPack, and whether it is bfloat16, seen as uint16 because NumPy has no such type."""
-    device = x.__dlpack_device__()[0]
-    if device != _CPU:
-        raise ValueError(
-            f"{name}: expected a tensor in CPU memory, got one of DLPack device type {int(device)}; pass {name}.cpu()"
-        )
     try:
-        torch = sys.modules.get("torch")  # loaded wherever one of its tensors exists
-        if torch is not None and isinstance(x, torch.Tensor) and x.dtype == torch.bfloat16:
-            return np.from_dlpack(x.view(torch.int16)).view(np.uint16), True
-        return np.from_dlpack(x), False
+        device = int(x.__dlpack_device__()[0])
+        if device == _CPU:
+            torch = sys.modules.get("torch")  # loaded wherever one of its tensors exists
+            if torch is not None and isinstance(x, torch.Tensor) and x.dtype == torch.bfloat16:
+                return np.from_dlpack(x.view(torch.int16)).view(np.uint16), True
+            return np.from_dlpack(x), False
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(
             f"{name}: expected an array or tensor that DLPack can share with NumPy, got {type(x).__name__} that it "
             f"cannot ({error}); pass a NumPy array of float16, float32 or int8, or bfloat16 bits as uint16"
         ) from error
+    raise ValueError(
+        f"{name}: expected a tensor in CPU memory, got one of DLPack device type {device}; pass {name}.cpu()"
+    )

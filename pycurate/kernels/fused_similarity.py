@@ -119,8 +119,8 @@ def pairs_above(
         ``"cosine"`` in [-1, 1], ``"inner_product"``, or ``"l2"``: the negated squared distance, at most 0. Larger is
         nearer.
     precision
-        ``"exact"``: equal to brute force. ``"float32"`` and ``"bfloat16"`` decide on similarities computed in that
-        arithmetic, by matrix blocks: faster on some machines, near the threshold inexact, and not the same everywhere.
+        ``"exact"`` screens tiles in int8 with proven bounds and scores what may pass; ``"float32"`` scores every pair.
+        Both give the same results; the second is there to compare with, and is much slower.
     max_pairs
         More pairs than this are an error instead of a full memory; a pair takes 20 bytes.
     unjudged
@@ -131,7 +131,7 @@ def pairs_above(
     dtype
         ``"bfloat16"`` to read uint16 arrays as bfloat16 bits.
     progress
-        Called now and then with the fraction that is done, in [0, 1].
+        Called about every 100 ms with the fraction that is done, in [0, 1]; not at all in a short call.
 
     Returns
     -------

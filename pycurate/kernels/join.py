@@ -12,7 +12,7 @@ from pycurate.kernels.arrays import matrix_of, require_option, thread_count_of
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices, self_similarities
 from pycurate.kernels.rowwise import Metric
 
-Precision: TypeAlias = Literal["exact", "float32", "bfloat16"]
+Precision: TypeAlias = Literal["exact", "float32"]
 Unjudged: TypeAlias = Literal["skip", "raise"]
 
 

@@ -55,7 +55,7 @@ def similarities(x: Rows, y: Rows | None, metric: Metric) -> Floats:
     a = widen(x)
     b = a if y is None else widen(y)
     squares_a, squares_b = canonical_sum(a, a), canonical_sum(b, b)
-    step = max(1, _BLOCK // max(1, len(b) * min(a.shape[1], 16)))
+    step = max(1, _BLOCK // max(1, len(b) * 16))
     dots = np.zeros((len(a), len(b)))
     for begin in range(0, len(a), step):
         dots[begin : begin + step] = canonical_sum(a[begin : begin + step, None, :], b[None, :, :])
