@@ -17,7 +17,7 @@ from pycurate.pipeline.decide import Decision
 from pycurate.types import Rule, UidArray
 
 ROW_GROUP_ROWS = 1 << 17
-FORMAT = 3  # bumped when the same decisions are written in another way
+FORMAT = 2  # bumped when the same decisions are written in another way
 
 SCHEMA = pa.schema(
     [
@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
         pa.field("keep", pa.bool_(), nullable=False),
         pa.field("rule", pa.dictionary(pa.int16(), pa.string())),  # null where kept
         pa.field("value", pa.float64()),  # what the rule looked at
-        pa.field("threshold", pa.float64()),  # what it was compared with
+        pa.field("threshold", pa.dictionary(pa.int16(), pa.float64())),  # what it was compared with
         pa.field("detail", pa.string()),  # a category the rule saw, or why a row could not be judged
         pa.field("partner_uid", pa.string()),  # the row it duplicates; null for every step that has none
     ]
@@ -42,7 +42,7 @@ def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence
             file,
             SCHEMA,
             compression="NONE",
-            use_dictionary=["rule", "detail"],  # of numbers, every row would be hashed: twice the time of writing them
+            use_dictionary=["rule", "threshold", "detail"],
             write_statistics=False,
             write_batch_size=ROW_GROUP_ROWS,  # one page and one pass a column and row group: a tenth quicker
             data_page_size=ROW_GROUP_ROWS << 7,
@@ -58,15 +58,17 @@ def _batch(
 ) -> pa.RecordBatch:
     reason = decision.reason[part]
     value = decision.value[part]
+    limited = np.isfinite(thresholds)
     rule = (reason - np.uint16(1)).view(np.int16)  # of kept rows: not valid
-    threshold = thresholds[reason]
+    # Which of the distinct thresholds each row met; dictionaries, so that no row's text or number is hashed again.
+    place = (np.cumsum(limited, dtype=np.int16) - np.int16(1))[reason]
     return pa.RecordBatch.from_arrays(
         [
             hex_strings(uids),
             arrow_values(reason == 0),
             pa.DictionaryArray.from_arrays(arrow_values(rule, reason > 0), names),
             arrow_values(value, ~np.isnan(value)),
-            arrow_values(threshold, np.isfinite(threshold)),
+            pa.DictionaryArray.from_arrays(arrow_values(place, limited[reason]), arrow_values(thresholds[limited])),
             pa.nulls(len(uids), pa.string()) if decision.detail is None else _text(decision.detail[part]),
             pa.nulls(len(uids), pa.string()),
         ],
