@@ -127,6 +127,10 @@ def _disk_plan(scanner: Scanner, tasks: Sequence[ScanTask], sample: Sample, out:
             else:
                 dtype = sample.dtypes.get(column)
                 scores += shard_rows * (UNSAMPLED_COLUMN_BYTES if dtype is None else dtype.itemsize)
+    left = sum(
+        scanner.pool.shard(t.shard).rows for t in tasks if any(s.step.exchanges for s in scanner.missing_sets(t))
+    )
+    scores += left * sample.pair_bytes // max(sample.rows, 1)
     fitted = {name for s in scanner.sets if s.step.fits for name in s.columns}
     keys = sum(sample.dtypes.get(name) == UID_DTYPE for name in fitted)
     return DiskPlan(

@@ -35,6 +35,7 @@ class Sample:
     seconds: float = 0.0
     set_up_seconds: float = 0.0
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
+    pair_bytes: int = 0  # of what steps exchange, for these rows
 
 
 def sample_scan(scanner: Scanner, tasks: Sequence[ScanTask], workers: int, processes: bool, seconds: float) -> Sample:
@@ -58,22 +59,24 @@ def sample_scan(scanner: Scanner, tasks: Sequence[ScanTask], workers: int, proce
     engine = LocalEngine(together, processes=False)
     parts = list(engine.ordered(lambda task: _score(measured, task, quota), spaced))
     dtypes = {name: dtype for part in (warm, *parts) for name, dtype in part.dtypes.items()}
-    return Sample(sum(p.rows for p in parts), sum(p.seconds for p in parts), set_up, dtypes)
+    pair_bytes = sum(p.pair_bytes for p in parts)
+    return Sample(sum(p.rows for p in parts), sum(p.seconds for p in parts), set_up, dtypes, pair_bytes)
 
 
 def _score(scanner: Scanner, task: ScanTask, seconds: float) -> Sample:
     """The blocks of one shard from its beginning until ``seconds`` are over, one at least."""
-    rows, dtypes = 0, dict[str, np.dtype[Any]]()
+    rows, dtypes, pair_bytes = 0, dict[str, np.dtype[Any]](), 0
     started = time.perf_counter()
     with closing(scanner.scored_blocks(task)) as blocks:
-        for block, made in blocks:
-            rows += block.rows
-            dtypes |= {name: values.dtype for name, values in made.items()}
+        for scored in blocks:
+            rows += scored.block.rows
+            dtypes |= {name: values.dtype for name, values in scored.scores.items()}
+            pair_bytes += sum(values.nbytes for pairs in scored.pairs.values() for values in pairs)
             if time.perf_counter() - started >= seconds:
                 break
     if not rows:
         raise PoolError("has no rows where the pool said it has; the file changed since", shard=task.shard)
-    return Sample(rows, time.perf_counter() - started, 0.0, dtypes)
+    return Sample(rows, time.perf_counter() - started, 0.0, dtypes, pair_bytes)
 
 
 def estimate_time(

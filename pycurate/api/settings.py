@@ -63,11 +63,11 @@ def processes_pay(scanner: Scanner, tasks: Sequence[ScanTask], workers: int) -> 
     rows, seconds = 0, 0.0
     with closing(replace(scanner, block_rows=SAMPLE_BLOCK_ROWS).scored_blocks(tasks[0])) as blocks:
         started = time.perf_counter()
-        for number, (block, _) in enumerate(blocks):
+        for number, scored in enumerate(blocks):
             took = time.perf_counter() - started
             if number == 1:
                 rows, seconds = 0, 0.0  # the first block opened files and loaded models
-            rows, seconds = rows + block.rows, seconds + took
+            rows, seconds = rows + scored.block.rows, seconds + took
             if number and (seconds > SAMPLE_SECONDS or rows >= SAMPLE_ROWS):
                 break
             started = time.perf_counter()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pycurate.errors import InputError
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet
-from pycurate.pipeline.step import Artefact, Step
+from pycurate.pipeline.step import Artefact, Pairs, Step
 from pycurate.pipeline.workspace import Workspace, digest
 from pycurate.types import Rule, ScoreArray, UidArray, UnjudgedPolicy, Verdict
 
@@ -78,6 +78,7 @@ class Decider:
         self._rows = shard_rows
         self._map = thread_map
         self._folders = {name: s.folder for s in sets for name in s.columns}
+        self._exchanges = {s.step.name: s.folder for s in sets if s.step.exchanges}
         self._pool_key = digest(sorted(fingerprints.items()))
         self._pending = [step for step in steps if step.decides]
         self.fitted: list[FittedStep] = []
@@ -103,7 +104,9 @@ class Decider:
                 on_step(step, stored is not None)
                 if stored is None:
                     with self.workspace.scratch(folder) as scratch:
-                        self.workspace.write_artefact(folder, step.fit(_View(self, scratch)))
+                        self.workspace.write_artefact(
+                            folder, step.fit(_View(self, scratch, self._exchanges.get(step.name)))
+                        )
                     stored = self.workspace.read_artefact(folder)
                     assert stored is not None
                 artefact = stored
@@ -179,8 +182,9 @@ class Decider:
 class _View:
     """The FitView of one fit: everything stored, and who survived the steps before."""
 
-    def __init__(self, decider: Decider, scratch: Path) -> None:
+    def __init__(self, decider: Decider, scratch: Path, exchange: str | None) -> None:
         self._decider = decider
+        self._exchange = exchange
         self.shards: Sequence[str] = decider.shards
         self.scratch = scratch
         self.memory_bytes = decider.memory_bytes
@@ -196,6 +200,10 @@ class _View:
 
     def survivors(self, shard: str) -> NDArray[np.bool_]:
         return self._decider.decide(shard).keep
+
+    def exchanged(self, shard: str) -> Sequence[Pairs]:
+        assert self._exchange is not None, "this step does not exchange"
+        return self._decider.workspace.read_pairs(self._exchange, shard)
 
     def map(self, function: Callable[[str], T]) -> Iterator[T]:
         return self._decider._map(function, self.shards)

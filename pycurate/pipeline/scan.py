@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -13,7 +14,8 @@ import pyarrow as pa
 from pycurate.arrow import numpy_floats
 from pycurate.errors import InputError, PoolError
 from pycurate.io.pool import Pool, Shard
-from pycurate.pipeline.step import Needs, Step
+from pycurate.pipeline.exchange import sorted_pairs
+from pycurate.pipeline.step import Needs, Pairs, Step
 from pycurate.pipeline.workspace import Workspace, digest
 from pycurate.types import Block, ScoreArray
 
@@ -125,6 +127,15 @@ class ScanResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredBlock:
+    """What a task makes of one block: score columns by name, segments of pairs by the folder of their step."""
+
+    block: Block
+    scores: Mapping[str, ScoreArray]
+    pairs: Mapping[str, Pairs]
+
+
+@dataclass(frozen=True, slots=True)
 class Scanner:
     """Scores shards into a workspace; holds nothing that changes, so threads and processes may share it."""
 
@@ -136,10 +147,12 @@ class Scanner:
 
     def missing(self, shard: Shard, fingerprint: str) -> ScanTask | None:
         """The task that completes a shard; None when the workspace has all of it."""
-        folders = tuple(
-            s.folder for s in self.sets if not self.workspace.has_columns(s.folder, shard.name, s.key(fingerprint))
-        )
+        folders = tuple(s.folder for s in self.sets if not self._has(s, shard.name, s.key(fingerprint)))
         return ScanTask(shard.name, fingerprint, folders) if folders else None
+
+    def _has(self, column_set: ColumnSet, shard: str, key: str) -> bool:
+        has_pairs = not column_set.step.exchanges or self.workspace.has_pairs(column_set.folder, shard, key)
+        return has_pairs and self.workspace.has_columns(column_set.folder, shard, key)
 
     def read_needs(self, folders: Sequence[str]) -> Needs:
         """Everything of the pool that computing ``folders`` reads."""
@@ -150,8 +163,8 @@ class Scanner:
             uids=any(n.uids for n in needs),
         )
 
-    def scored_blocks(self, task: ScanTask) -> Generator[tuple[Block, dict[str, ScoreArray]], None, None]:
-        """Each block of a shard with the score columns that ``task`` names, in one read; writes nothing."""
+    def scored_blocks(self, task: ScanTask) -> Generator[ScoredBlock, None, None]:
+        """Each block of a shard with what ``task`` names, in one read; writes nothing."""
         missing = self.missing_sets(task)
         needs = self.read_needs(task.folders)
         stored = self._stored_scores(task, missing)
@@ -163,9 +176,13 @@ class Scanner:
                 raise KeyboardInterrupt
             scores = {name: values[block.start : block.start + block.rows] for name, values in stored.items()}
             made: dict[str, ScoreArray] = {}
+            pairs: dict[str, Pairs] = {}
             for column_set in missing:
-                made |= self._score(column_set, replace(block, scores=scores | made))
-            yield block, made
+                known = replace(block, scores=scores | made)
+                made |= self._score(column_set, known)
+                if column_set.step.exchanges:
+                    pairs[column_set.folder] = sorted_pairs(column_set.step.exchange(known), block.start)
+            yield ScoredBlock(block, made, pairs)
 
     def missing_sets(self, task: ScanTask) -> list[ColumnSet]:
         """The column sets that ``task`` names, in the order they are computed."""
@@ -177,20 +194,31 @@ class Scanner:
         shard = self.pool.shard(task.shard)
         missing = self.missing_sets(task)
         needs = self.read_needs(task.folders)
-        outputs: dict[str, ScoreArray] = {}
-        done = 0
-        for block, made in self.scored_blocks(task):
-            for name, values in made.items():
-                if name not in outputs:
-                    outputs[name] = np.empty(shard.rows, values.dtype)
-                outputs[name][block.start : block.start + block.rows] = _fits(values, outputs[name].dtype, name)
-            done += block.rows
-        if done != shard.rows:
-            raise PoolError(
-                f"expected {shard.rows:,} rows, read {done:,}; the file changed while it was read", shard=shard.name
-            )
         if shard.rows == 0:
             return ScanResult(shard.name, 0, 0, 0, time.perf_counter() - started)
+        outputs: dict[str, ScoreArray] = {}
+        done = 0
+        with ExitStack() as stack:
+            writers = {
+                s.folder: stack.enter_context(
+                    self.workspace.pairs_writer(s.folder, shard.name, s.key(task.fingerprint))
+                )
+                for s in missing
+                if s.step.exchanges
+            }
+            for scored in self.scored_blocks(task):
+                block = scored.block
+                for name, values in scored.scores.items():
+                    if name not in outputs:
+                        outputs[name] = np.empty(shard.rows, values.dtype)
+                    outputs[name][block.start : block.start + block.rows] = _fits(values, outputs[name].dtype, name)
+                for folder, pairs in scored.pairs.items():
+                    writers[folder](pairs)
+                done += block.rows
+            if done != shard.rows:
+                raise PoolError(
+                    f"expected {shard.rows:,} rows, read {done:,}; the file changed while it was read", shard=shard.name
+                )
         written = sum(
             self.workspace.write_columns(
                 s.folder, shard.name, s.key(task.fingerprint), {name: outputs[name] for name in s.columns}

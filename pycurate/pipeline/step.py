@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ from pycurate.types import Block, Rule, ScoreArray, UidArray, Verdict
 T = TypeVar("T")
 Artefact = Mapping[str, Any]
 """What ``fit`` returns: JSON values and NumPy arrays by name; kept in the workspace, arrays memory-mapped."""
+
+
+Pairs: TypeAlias = tuple[NDArray[np.uint64], NDArray[np.uint32]]
+"""(m,) keys and the (m,) rows that have them: any number of keys a row, such as a hash of each of its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,10 @@ class FitView(Protocol):
     def uids(self, shard: str) -> UidArray: ...
     def survivors(self, shard: str) -> NDArray[np.bool_]:
         """True where no earlier step of the recipe dropped the row."""
+        ...
+
+    def exchanged(self, shard: str) -> Sequence[Pairs]:
+        """What the step's ``exchange`` gave for the shard, in segments sorted by key; rows are those of the shard."""
         ...
 
     def map(self, function: Callable[[str], T]) -> Iterator[T]:
@@ -85,6 +93,16 @@ class Step(BaseModel):
     def score(self, block: Block) -> dict[str, ScoreArray]:
         """Score columns of one block; must not depend on where the blocks are cut."""
         return {}
+
+    exchanges: ClassVar[bool] = False
+
+    def exchange(self, block: Block) -> Pairs:
+        """Keys of a block's rows, for a fit that brings equal keys of the pool together (``exchange.key_ranges``).
+
+        Keys are 64-bit hashes, spread evenly; rows count from the block's beginning. Depends on what ``score`` depends
+        on; the step makes a score column, too.
+        """
+        raise AssertionError(f"step {self.name!r} does not exchange")
 
     def fit_parameters(self) -> dict[str, Any]:
         """JSON values of every parameter on which the artefact depends; ``fits`` is False without a fit."""

@@ -2,6 +2,7 @@
 
 ``columns/<kind>-<key>/<shard>.arrow`` holds the score columns of one (step, shard); ``<shard>.arrow.json`` beside it is
 written last and says that it is complete: the key it was computed for, rows, bytes and checksum.
+``exchange/<kind>-<key>/<shard>.arrow`` holds the (key, row) pairs of a step that exchanges, one record batch a segment.
 ``artefacts/<kind>-<key>/`` holds what a fit returned.
 """
 
@@ -12,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from pycurate.arrow import arrow_values
+from pycurate.arrow import arrow_values, numpy_values
 from pycurate.errors import WorkspaceError
 from pycurate.io.atomic import atomic_write, write_json_atomic
+from pycurate.pipeline.step import Pairs
 from pycurate.types import UID_DTYPE, ScoreArray
 
 FORMAT = 1  # bumped when files of an earlier layout cannot be read
+_PAIRS = pa.schema([pa.field("key", pa.uint64(), nullable=False), pa.field("row", pa.uint32(), nullable=False)])
 
 
 def digest(*parts: Any) -> str:
@@ -108,6 +111,41 @@ class Workspace:
         except (OSError, pa.ArrowInvalid) as error:
             raise WorkspaceError(f"{path} cannot be read ({error}); delete it and run again") from error
         return {field.name: _to_numpy(batch.column(i), field) for i, field in enumerate(batch.schema)}
+
+    # -- exchanged pairs, one file per (step, shard) -----------------------------------------------------------------
+
+    def pairs_path(self, folder: str, shard: str) -> Path:
+        return self.root / "exchange" / folder / f"{shard}.arrow"
+
+    def has_pairs(self, folder: str, shard: str, key: str) -> bool:
+        return has_marker(self.pairs_path(folder, shard), key)
+
+    @contextmanager
+    def pairs_writer(self, folder: str, shard: str, key: str) -> Iterator[Callable[[Pairs], None]]:
+        """Write one (step, shard) segment by segment; the file is complete when the block ends without an error."""
+        path = ready(self.pairs_path(folder, shard))
+        remove_marker(path)
+        segments = 0
+        with atomic_write(path, "file") as file, pa.ipc.new_file(file, _PAIRS) as writer:
+
+            def append(segment: Pairs) -> None:
+                nonlocal segments
+                arrays = [arrow_values(values) for values in segment]
+                writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_PAIRS))
+                segments += 1
+
+            yield append
+        write_marker(path, key, segments=segments)
+
+    def read_pairs(self, folder: str, shard: str) -> list[Pairs]:
+        """The segments of one (step, shard), memory-mapped and read-only."""
+        path = self.pairs_path(folder, shard)
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        except (OSError, pa.ArrowInvalid) as error:
+            raise WorkspaceError(f"{path} cannot be read ({error}); delete it and run again") from error
+        return [(numpy_values(batch.column(0)), numpy_values(batch.column(1))) for batch in batches]
 
     # -- artefacts ---------------------------------------------------------------------------------------------------
 

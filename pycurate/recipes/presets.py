@@ -20,6 +20,7 @@ from pycurate.steps import (
     Frequency,
     ImageRules,
     Language,
+    RareTokens,
     RecipeStep,
     TextEntity,
     Threshold,
@@ -116,12 +117,13 @@ def _laion_art(aesthetic: str = "aesthetic", pwatermark: str = "pwatermark", pun
     return _laion_scores(8.0, aesthetic, pwatermark, punsafe)
 
 
-def _align(image_key: str = "image") -> Steps:
+def _align(image_key: str = "image", vocabulary: int = 100_000_000) -> Steps:
     return [
         ImageRules(min_side=200, max_aspect=3.0, inclusive=False),
         Frequency(name="texts_of_image", key=image_key, max_rows=1000),
         Frequency(name="images_of_caption", key="caption", max_rows=10),
         CaptionRules(min_words=3, max_words=20),
+        RareTokens(vocabulary=vocabulary),
     ]
 
 
@@ -189,8 +191,8 @@ _PRESETS: Mapping[str, Preset] = {
     "laion-art": Preset("LAION-Art: as laion-aesthetic, aesthetic score above 8.", _laion_art),
     "align": Preset(
         "ALIGN (Jia et al. 2021): shorter side above 200 pixels, aspect ratio below 3, images of at most 1,000 texts, "
-        "captions of at most 10 images, 3 to 20 words. Two rules of the paper are not in it: captions with a token "
-        "outside the 100 million most frequent uni- and bigrams stay, and so do near-duplicates of evaluation images.",
+        "captions of at most 10 images, 3 to 20 words, all of their uni- and bigrams among the pool's 100 million "
+        "most frequent. One rule of the paper is not in it: near-duplicates of evaluation images stay.",
         _align,
     ),
     "wukong": Preset(

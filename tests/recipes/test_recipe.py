@@ -18,6 +18,7 @@ from pycurate.steps import (
     Frequency,
     ImageRules,
     Language,
+    RareTokens,
     RowScores,
     SubsetStep,
     TextEntity,
@@ -42,6 +43,7 @@ steps:
   - language: {languages: [de], detector: "json:dumps", version: 1}
   - text_entity: {wordnet: folder, entities: ids.txt}
   - frequency: {key: caption, max_rows: 10, normalise: true}
+  - rare_tokens: {vocabulary: 1000}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
 """
 
@@ -64,6 +66,7 @@ def in_python() -> Recipe:
             Language(languages=["de"], detector="json:dumps", version=1),
             TextEntity(wordnet="folder", entities="ids.txt"),
             Frequency(key="caption", max_rows=10, normalise=True),
+            RareTokens(vocabulary=1000),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
         ],
     )

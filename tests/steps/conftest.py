@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pycurate.pipeline.step import Step
+from pycurate.pipeline.exchange import sorted_pairs
+from pycurate.pipeline.step import Pairs, Step
 from pycurate.recipes import Recipe
 from pycurate.types import UID_DTYPE, Block
 
@@ -38,6 +39,7 @@ class View:
     scores: Mapping[str, Mapping[str, np.ndarray]]
     alive: Mapping[str, np.ndarray]
     scratch: Path
+    pairs: Mapping[str, Sequence[Pairs]] = field(default_factory=dict)
     memory_bytes: int = 64 << 20
     shards: Sequence[str] = field(init=False)
 
@@ -54,6 +56,9 @@ class View:
         uids = self.blocks[shard].uids
         assert uids is not None
         return uids
+
+    def exchanged(self, shard: str) -> Sequence[Pairs]:
+        return self.pairs[shard]
 
     def survivors(self, shard: str) -> np.ndarray:
         return self.alive[shard].copy()
@@ -120,6 +125,12 @@ def score_shard(steps: Sequence[Step], block: Block, block_rows: int) -> dict[st
     return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
 
+def exchange_shard(step: Step, block: Block, block_rows: int) -> list[Pairs]:
+    starts = range(0, block.rows if step.exchanges else 0, block_rows)
+    pieces = [cut_block(block, start, min(start + block_rows, block.rows)) for start in starts]
+    return [sorted_pairs(step.exchange(piece), piece.start) for piece in pieces]
+
+
 @pytest.fixture
 def block() -> Callable[..., Block]:
     return make_block
@@ -129,7 +140,7 @@ def block() -> Callable[..., Block]:
 def curate(tmp_path: Path) -> Callable[..., Outcome]:
     """``curate(steps, block, ...)``: score in small blocks, fit, decide."""
 
-    def run(steps: Sequence[Any], *blocks: Block, block_rows: int = 3) -> Outcome:
+    def run(steps: Sequence[Any], *blocks: Block, block_rows: int = 3, memory_bytes: int = 64 << 20) -> Outcome:
         placed = Recipe(name="test", steps=list(steps)).steps
         by_name = {block.shard: block for block in blocks}
         scores = {name: score_shard(placed, block, block_rows) for name, block in by_name.items()}
@@ -141,7 +152,8 @@ def curate(tmp_path: Path) -> Callable[..., Outcome]:
         artefacts = []
         for number, step in enumerate(step for step in placed if step.decides):
             scratch = Path(tempfile.mkdtemp(prefix=f"fit{number}-", dir=tmp_path))
-            artefact = step.fit(View(by_name, scores, keep, scratch)) if step.fits else {}
+            pairs = {name: exchange_shard(step, block, block_rows) for name, block in by_name.items()}
+            artefact = step.fit(View(by_name, scores, keep, scratch, pairs, memory_bytes)) if step.fits else {}
             artefacts.append(artefact)
             rules = step.rules(artefact)
             assert len({rule.name for rule in rules}) == len(rules)
