@@ -1,8 +1,8 @@
 #include "kernels/fused_similarity/fused_similarity.h"
 
 #include <pybind11/stl.h>
+#include <time.h>
 
-#include <chrono>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -314,6 +314,28 @@ std::unique_ptr<Screening> make_screening(const Floats& projection, std::vector<
                                        std::move(norms));
 }
 
+/// Operations a second (a multiply-add is two) of one thread.
+double peak_rate(const std::string& kind, double seconds) {
+    if (kind != "int8" && kind != "float32")
+        throw py::value_error("kind: expected 'int8' or 'float32', got '" + kind + "'");
+    const py::gil_scoped_release no_gil;
+    const Kernels& kernels = active_kernels();
+    const auto burn = kind == "int8" ? kernels.burn_bytes : kernels.burn_floats;
+    // The thread's own time: another process on its core is not the machine's limit.
+    const auto now = [] {
+        timespec time;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+    };
+    const double start = now();
+    double operations = 0, passed = 0;
+    do {
+        operations += 2.0 * static_cast<double>(burn(1 << 16));
+        passed = now() - start;
+    } while (passed < seconds && operations > 0);
+    return operations / passed;
+}
+
 }  // namespace
 
 void bind_fused_similarity(py::module_& m) {
@@ -343,6 +365,7 @@ void bind_fused_similarity(py::module_& m) {
           py::arg("progress"));
     m.def("components", &components, py::arg("n"), py::arg("rows").noconvert(), py::arg("cols").noconvert());
     m.def("last_work", &last_work);
+    m.def("peak_rate", &peak_rate, py::arg("kind"), py::arg("seconds"));
 }
 
 }  // namespace pycurate::bindings

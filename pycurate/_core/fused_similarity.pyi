@@ -101,3 +101,7 @@ def components(n: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDAr
 
 def last_work() -> dict[str, float]:
     """Of the last call in this process: tiles met, killed at each stage, pairs re-scored, seconds of preparation."""
+
+def peak_rate(kind: Literal["int8", "float32"], seconds: float) -> float:
+    """Operations a second (a multiply-add is two) that one thread can do at most with the active instruction set; 0 for
+    scalar."""

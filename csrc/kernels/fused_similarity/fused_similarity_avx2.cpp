@@ -72,11 +72,124 @@ struct Avx2 {
             p2 = _mm256_fmadd_ps(p.low, y2.low, p2), p2h = _mm256_fmadd_ps(p.high, y2.high, p2h),
             q2 = _mm256_fmadd_ps(q.low, y2.low, q2), q2h = _mm256_fmadd_ps(q.high, y2.high, q2h);
         }
-        out[0] = fold({p0, p0h}), out[panel_rows + 0] = fold({q0, q0h});
-        out[1] = fold({p1, p1h}), out[panel_rows + 1] = fold({q1, q1h});
-        out[2] = fold({p2, p2h}), out[panel_rows + 2] = fold({q2, q2h});
+        // Through memory: sums that live beyond the loop make GCC 12 store them in it.
+        alignas(32) float sums[canonical_rows][canonical_columns][lanes];
+        store({p0, p0h}, sums[0][0]), store({q0, q0h}, sums[1][0]);
+        store({p1, p1h}, sums[0][1]), store({q1, q1h}, sums[1][1]);
+        store({p2, p2h}, sums[0][2]), store({q2, q2h}, sums[1][2]);
+        for (std::size_t m = 0; m < canonical_rows; ++m)
+            for (std::size_t c = 0; c < canonical_columns; ++c)
+                out[m * panel_rows + c] = fold(load(sums[m][c]));
     }
 };
+
+/// Twelve independent sums that registers alone feed, in assembly so that nothing is merged, moved or stored:
+/// what the machine can do at most.
+std::uint64_t burn_bytes(std::size_t rounds) noexcept {
+    std::size_t left = rounds;
+    asm volatile(
+        "vmovd %1, %%xmm0\n\t"
+        "vpbroadcastd %%xmm0, %%ymm1\n\t"
+        "vpbroadcastd %%xmm0, %%ymm2\n\t"
+        "vpbroadcastd %%xmm0, %%ymm3\n\t"
+        "vpbroadcastd %%xmm0, %%ymm4\n\t"
+        "vpbroadcastd %%xmm0, %%ymm5\n\t"
+        "vpbroadcastd %%xmm0, %%ymm6\n\t"
+        "vpbroadcastd %%xmm0, %%ymm7\n\t"
+        "vpbroadcastd %%xmm0, %%ymm8\n\t"
+        "vpbroadcastd %%xmm0, %%ymm9\n\t"
+        "vpbroadcastd %%xmm0, %%ymm10\n\t"
+        "vpbroadcastd %%xmm0, %%ymm11\n\t"
+        "vpbroadcastd %%xmm0, %%ymm12\n\t"
+        "vpbroadcastd %%xmm0, %%ymm13\n\t"
+        "vpbroadcastd %%xmm0, %%ymm14\n\t"
+        "vpbroadcastd %%xmm0, %%ymm15\n\t"
+        "vpbroadcastd %%xmm0, %%ymm0\n\t"
+        "1:\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm14\n\t"
+        "vpmaddwd %%ymm15, %%ymm14, %%ymm14\n\t"
+        "vpaddd %%ymm14, %%ymm2, %%ymm2\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm12\n\t"
+        "vpmaddwd %%ymm15, %%ymm12, %%ymm12\n\t"
+        "vpaddd %%ymm12, %%ymm3, %%ymm3\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm13\n\t"
+        "vpmaddwd %%ymm15, %%ymm13, %%ymm13\n\t"
+        "vpaddd %%ymm13, %%ymm4, %%ymm4\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm14\n\t"
+        "vpmaddwd %%ymm15, %%ymm14, %%ymm14\n\t"
+        "vpaddd %%ymm14, %%ymm5, %%ymm5\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm12\n\t"
+        "vpmaddwd %%ymm15, %%ymm12, %%ymm12\n\t"
+        "vpaddd %%ymm12, %%ymm6, %%ymm6\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm13\n\t"
+        "vpmaddwd %%ymm15, %%ymm13, %%ymm13\n\t"
+        "vpaddd %%ymm13, %%ymm7, %%ymm7\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm14\n\t"
+        "vpmaddwd %%ymm15, %%ymm14, %%ymm14\n\t"
+        "vpaddd %%ymm14, %%ymm8, %%ymm8\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm12\n\t"
+        "vpmaddwd %%ymm15, %%ymm12, %%ymm12\n\t"
+        "vpaddd %%ymm12, %%ymm9, %%ymm9\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm13\n\t"
+        "vpmaddwd %%ymm15, %%ymm13, %%ymm13\n\t"
+        "vpaddd %%ymm13, %%ymm10, %%ymm10\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm14\n\t"
+        "vpmaddwd %%ymm15, %%ymm14, %%ymm14\n\t"
+        "vpaddd %%ymm14, %%ymm11, %%ymm11\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm12\n\t"
+        "vpmaddwd %%ymm15, %%ymm12, %%ymm12\n\t"
+        "vpaddd %%ymm12, %%ymm2, %%ymm2\n\t"
+        "vpmaddubsw %%ymm1, %%ymm0, %%ymm13\n\t"
+        "vpmaddwd %%ymm15, %%ymm13, %%ymm13\n\t"
+        "vpaddd %%ymm13, %%ymm3, %%ymm3\n\t"
+        "dec %0\n\t"
+        "jnz 1b\n\t"
+        : "+r"(left)
+        : "r"(0x01010101)
+        : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+          "xmm12", "xmm13", "xmm14", "xmm15", "cc");
+    return std::uint64_t{12} * 32 * rounds;
+}
+
+std::uint64_t burn_floats(std::size_t rounds) noexcept {
+    std::size_t left = rounds;
+    asm volatile(
+        "vmovd %1, %%xmm0\n\t"
+        "vpbroadcastd %%xmm0, %%ymm1\n\t"
+        "vpbroadcastd %%xmm0, %%ymm2\n\t"
+        "vpbroadcastd %%xmm0, %%ymm3\n\t"
+        "vpbroadcastd %%xmm0, %%ymm4\n\t"
+        "vpbroadcastd %%xmm0, %%ymm5\n\t"
+        "vpbroadcastd %%xmm0, %%ymm6\n\t"
+        "vpbroadcastd %%xmm0, %%ymm7\n\t"
+        "vpbroadcastd %%xmm0, %%ymm8\n\t"
+        "vpbroadcastd %%xmm0, %%ymm9\n\t"
+        "vpbroadcastd %%xmm0, %%ymm10\n\t"
+        "vpbroadcastd %%xmm0, %%ymm11\n\t"
+        "vpbroadcastd %%xmm0, %%ymm12\n\t"
+        "vpbroadcastd %%xmm0, %%ymm13\n\t"
+        "vpbroadcastd %%xmm0, %%ymm0\n\t"
+        "1:\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm2\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm3\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm4\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm5\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm6\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm7\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm8\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm9\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm10\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm11\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm12\n\t"
+        "vfmadd231ps %%ymm1, %%ymm0, %%ymm13\n\t"
+        "dec %0\n\t"
+        "jnz 1b\n\t"
+        : "+r"(left)
+        : "r"(0x01010101)
+        : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+          "xmm12", "xmm13", "cc");
+    return std::uint64_t{12} * 8 * rounds;
+}
 
 }  // namespace
 
@@ -84,6 +197,7 @@ extern const Kernels avx2{screen<Dot>, true,
                           bound<Avx2>, canonical_tile<Avx2>,
                           transpose,   project<Avx2>,
                           flip,        hadamard,
-                          quantise,    {copy_group<false>, copy_group<true>}};
+                          quantise,    {copy_group<false>, copy_group<true>},
+                          burn_bytes,  burn_floats};
 
 }  // namespace pycurate::fused_similarity

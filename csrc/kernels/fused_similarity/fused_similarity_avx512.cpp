@@ -73,20 +73,130 @@ struct Avx512 {
             p5 = multiply_add(p, y5, p5), q5 = multiply_add(q, y5, q5), r5 = multiply_add(r, y5, r5),
             s5 = multiply_add(s, y5, s5);
         }
-        out[0] = fold(p0), out[panel_rows + 0] = fold(q0), out[2 * panel_rows + 0] = fold(r0),
-        out[3 * panel_rows + 0] = fold(s0);
-        out[1] = fold(p1), out[panel_rows + 1] = fold(q1), out[2 * panel_rows + 1] = fold(r1),
-        out[3 * panel_rows + 1] = fold(s1);
-        out[2] = fold(p2), out[panel_rows + 2] = fold(q2), out[2 * panel_rows + 2] = fold(r2),
-        out[3 * panel_rows + 2] = fold(s2);
-        out[3] = fold(p3), out[panel_rows + 3] = fold(q3), out[2 * panel_rows + 3] = fold(r3),
-        out[3 * panel_rows + 3] = fold(s3);
-        out[4] = fold(p4), out[panel_rows + 4] = fold(q4), out[2 * panel_rows + 4] = fold(r4),
-        out[3 * panel_rows + 4] = fold(s4);
-        out[5] = fold(p5), out[panel_rows + 5] = fold(q5), out[2 * panel_rows + 5] = fold(r5),
-        out[3 * panel_rows + 5] = fold(s5);
+        // Through memory: sums that live beyond the loop make GCC 12 store them in it.
+        alignas(64) float sums[canonical_rows][canonical_columns][lanes];
+        store(p0, sums[0][0]), store(q0, sums[1][0]), store(r0, sums[2][0]), store(s0, sums[3][0]);
+        store(p1, sums[0][1]), store(q1, sums[1][1]), store(r1, sums[2][1]), store(s1, sums[3][1]);
+        store(p2, sums[0][2]), store(q2, sums[1][2]), store(r2, sums[2][2]), store(s2, sums[3][2]);
+        store(p3, sums[0][3]), store(q3, sums[1][3]), store(r3, sums[2][3]), store(s3, sums[3][3]);
+        store(p4, sums[0][4]), store(q4, sums[1][4]), store(r4, sums[2][4]), store(s4, sums[3][4]);
+        store(p5, sums[0][5]), store(q5, sums[1][5]), store(r5, sums[2][5]), store(s5, sums[3][5]);
+        for (std::size_t m = 0; m < canonical_rows; ++m)
+            for (std::size_t c = 0; c < canonical_columns; ++c)
+                out[m * panel_rows + c] = fold(load(sums[m][c]));
     }
 };
+
+/// Twelve independent sums that registers alone feed, in assembly so that nothing is merged, moved or stored:
+/// what the machine can do at most.
+std::uint64_t burn_bytes(std::size_t rounds) noexcept {
+    std::size_t left = rounds;
+    asm volatile(
+        "vmovd %1, %%xmm0\n\t"
+        "vpbroadcastd %%xmm0, %%zmm1\n\t"
+        "vpbroadcastd %%xmm0, %%zmm2\n\t"
+        "vpbroadcastd %%xmm0, %%zmm3\n\t"
+        "vpbroadcastd %%xmm0, %%zmm4\n\t"
+        "vpbroadcastd %%xmm0, %%zmm5\n\t"
+        "vpbroadcastd %%xmm0, %%zmm6\n\t"
+        "vpbroadcastd %%xmm0, %%zmm7\n\t"
+        "vpbroadcastd %%xmm0, %%zmm8\n\t"
+        "vpbroadcastd %%xmm0, %%zmm9\n\t"
+        "vpbroadcastd %%xmm0, %%zmm10\n\t"
+        "vpbroadcastd %%xmm0, %%zmm11\n\t"
+        "vpbroadcastd %%xmm0, %%zmm12\n\t"
+        "vpbroadcastd %%xmm0, %%zmm13\n\t"
+        "vpbroadcastd %%xmm0, %%zmm14\n\t"
+        "vpbroadcastd %%xmm0, %%zmm15\n\t"
+        "vpbroadcastd %%xmm0, %%zmm16\n\t"
+        "vpbroadcastd %%xmm0, %%zmm17\n\t"
+        "vpbroadcastd %%xmm0, %%zmm18\n\t"
+        "vpbroadcastd %%xmm0, %%zmm0\n\t"
+        "1:\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm16\n\t"
+        "vpmaddwd %%zmm18, %%zmm16, %%zmm16\n\t"
+        "vpaddd %%zmm16, %%zmm2, %%zmm2\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm17\n\t"
+        "vpmaddwd %%zmm18, %%zmm17, %%zmm17\n\t"
+        "vpaddd %%zmm17, %%zmm3, %%zmm3\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm14\n\t"
+        "vpmaddwd %%zmm18, %%zmm14, %%zmm14\n\t"
+        "vpaddd %%zmm14, %%zmm4, %%zmm4\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm15\n\t"
+        "vpmaddwd %%zmm18, %%zmm15, %%zmm15\n\t"
+        "vpaddd %%zmm15, %%zmm5, %%zmm5\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm16\n\t"
+        "vpmaddwd %%zmm18, %%zmm16, %%zmm16\n\t"
+        "vpaddd %%zmm16, %%zmm6, %%zmm6\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm17\n\t"
+        "vpmaddwd %%zmm18, %%zmm17, %%zmm17\n\t"
+        "vpaddd %%zmm17, %%zmm7, %%zmm7\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm14\n\t"
+        "vpmaddwd %%zmm18, %%zmm14, %%zmm14\n\t"
+        "vpaddd %%zmm14, %%zmm8, %%zmm8\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm15\n\t"
+        "vpmaddwd %%zmm18, %%zmm15, %%zmm15\n\t"
+        "vpaddd %%zmm15, %%zmm9, %%zmm9\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm16\n\t"
+        "vpmaddwd %%zmm18, %%zmm16, %%zmm16\n\t"
+        "vpaddd %%zmm16, %%zmm10, %%zmm10\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm17\n\t"
+        "vpmaddwd %%zmm18, %%zmm17, %%zmm17\n\t"
+        "vpaddd %%zmm17, %%zmm11, %%zmm11\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm14\n\t"
+        "vpmaddwd %%zmm18, %%zmm14, %%zmm14\n\t"
+        "vpaddd %%zmm14, %%zmm12, %%zmm12\n\t"
+        "vpmaddubsw %%zmm1, %%zmm0, %%zmm15\n\t"
+        "vpmaddwd %%zmm18, %%zmm15, %%zmm15\n\t"
+        "vpaddd %%zmm15, %%zmm13, %%zmm13\n\t"
+        "dec %0\n\t"
+        "jnz 1b\n\t"
+        : "+r"(left)
+        : "r"(0x01010101)
+        : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+          "xmm12", "xmm13", "xmm14", "xmm15", "xmm16", "xmm17", "xmm18", "cc");
+    return std::uint64_t{12} * 64 * rounds;
+}
+
+std::uint64_t burn_floats(std::size_t rounds) noexcept {
+    std::size_t left = rounds;
+    asm volatile(
+        "vmovd %1, %%xmm0\n\t"
+        "vpbroadcastd %%xmm0, %%zmm1\n\t"
+        "vpbroadcastd %%xmm0, %%zmm2\n\t"
+        "vpbroadcastd %%xmm0, %%zmm3\n\t"
+        "vpbroadcastd %%xmm0, %%zmm4\n\t"
+        "vpbroadcastd %%xmm0, %%zmm5\n\t"
+        "vpbroadcastd %%xmm0, %%zmm6\n\t"
+        "vpbroadcastd %%xmm0, %%zmm7\n\t"
+        "vpbroadcastd %%xmm0, %%zmm8\n\t"
+        "vpbroadcastd %%xmm0, %%zmm9\n\t"
+        "vpbroadcastd %%xmm0, %%zmm10\n\t"
+        "vpbroadcastd %%xmm0, %%zmm11\n\t"
+        "vpbroadcastd %%xmm0, %%zmm12\n\t"
+        "vpbroadcastd %%xmm0, %%zmm13\n\t"
+        "vpbroadcastd %%xmm0, %%zmm0\n\t"
+        "1:\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm2\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm3\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm4\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm5\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm6\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm7\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm8\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm9\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm10\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm11\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm12\n\t"
+        "vfmadd231ps %%zmm1, %%zmm0, %%zmm13\n\t"
+        "dec %0\n\t"
+        "jnz 1b\n\t"
+        : "+r"(left)
+        : "r"(0x01010101)
+        : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+          "xmm12", "xmm13", "cc");
+    return std::uint64_t{12} * 16 * rounds;
+}
 
 }  // namespace
 
@@ -94,6 +204,7 @@ extern const Kernels avx512{screen<Dot>,   true,
                             bound<Avx512>, canonical_tile<Avx512>,
                             transpose,     project<Avx512>,
                             flip,          hadamard,
-                            quantise,      {copy_group<false>, copy_group<true>}};
+                            quantise,      {copy_group<false>, copy_group<true>},
+                            burn_bytes,    burn_floats};
 
 }  // namespace pycurate::fused_similarity

@@ -7,6 +7,7 @@ namespace {
 
 Kernels with_screen(Kernels kernels, const Screen& screen) noexcept {
     kernels.screen = screen.tile;
+    kernels.burn_bytes = screen.burn_bytes;
     kernels.halved_group = false;
     return kernels;
 }

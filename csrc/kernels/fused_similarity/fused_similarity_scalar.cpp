@@ -72,12 +72,16 @@ struct Scalar {
     }
 };
 
+/// The machine's limit without vectors is nothing anyone compares with.
+std::uint64_t burn_nothing(std::size_t) noexcept { return 0; }
+
 }  // namespace
 
 extern const Kernels scalar{screen,        false,
                             bound<Scalar>, canonical_tile<Scalar>,
                             transpose,     project<Scalar>,
                             flip,          hadamard,
-                            quantise,      {copy_group<false>, copy_group<true>}};
+                            quantise,      {copy_group<false>, copy_group<true>},
+                            burn_nothing,  burn_nothing};
 
 }  // namespace pycurate::fused_similarity

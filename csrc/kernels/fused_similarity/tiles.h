@@ -66,6 +66,10 @@ struct Kernels {
     /// Group g of a panel as unsigned bytes, [1]: halved.
     void (*copy_group[2])(const std::int8_t* panel, std::size_t g, std::size_t steps,
                           std::uint8_t* out) noexcept;
+
+    /// For benchmarks: as many multiply-adds of bytes, of float32, as registers allow; how many there were.
+    std::uint64_t (*burn_bytes)(std::size_t rounds) noexcept;
+    std::uint64_t (*burn_floats)(std::size_t rounds) noexcept;
 };
 
 extern const Kernels scalar, avx2, avx512;
@@ -73,6 +77,7 @@ extern const Kernels scalar, avx2, avx512;
 /// `screen` with the dot products of bytes that some CPUs have besides, for whole group bytes.
 struct Screen {
     decltype(Kernels::screen) tile;
+    decltype(Kernels::burn_bytes) burn_bytes;
 };
 extern const Screen avx512vnni, avxvnni;
 
