@@ -13,7 +13,7 @@ from pycurate.index import faiss_calls
 from pycurate.index.certificate import SAMPLE_ROWS, recall_certificate
 from pycurate.index.exact import best_first, exact_nearest, nothing_found, rescored, without_self
 from pycurate.index.graph import KnnGraph
-from pycurate.index.kinds import default_nlist
+from pycurate.index.kinds import default_nlist, training_rows
 from pycurate.index.kmeans import assign, kmeans
 from pycurate.index.rows import Rows, check_count, check_metric
 from pycurate.kernels.fused_similarity import nearest
@@ -144,7 +144,14 @@ def _by_groups(
     """Self-search group by group: the rows of a group against those of the groups nearest to it, by brute force."""
     by: Literal["l2", "cosine"] = "l2" if metric == "l2" else "cosine"
     trained = kmeans(
-        rows.values, groups, metric=by, iterations=TRAINING_ITERATIONS, seed=seed, threads=threads, dtype=rows.dtype
+        rows.values,
+        groups,
+        metric=by,
+        iterations=TRAINING_ITERATIONS,
+        sample=training_rows(groups),
+        seed=seed,
+        threads=threads,
+        dtype=rows.dtype,
     )
     clusters = assign(rows.values, trained.centroids, by, threads=threads, dtype=rows.dtype).clusters[usable]
     # A zero row has no direction, but inner products; it goes to the first group.
