@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,23 +33,22 @@ def assign(x: Rows, centroids: Rows, share: float, prepared: Prepared, threads: 
     return pycurate.nearest(x, 1, centroids, threads=threads)
 
 
+def graph(x: Rows, k: int, method: str, threads: int) -> Any:
+    """The (n, k) neighbours of a graph, -1 where a row has fewer, and its own word on its recall."""
+    found = pycurate.knn_graph(x, k, method=method, threads=threads)
+    indptr = np.asarray(found.indptr, np.int64)
+    row = np.repeat(np.arange(len(x)), np.diff(indptr))
+    indices = np.full((len(x), k), -1, np.int64)
+    indices[row, np.arange(len(row)) - indptr[row]] = found.indices
+    return SimpleNamespace(indices=indices, certificate=found.certificate.sentence())
+
+
 def graph_ivf(x: Rows, k: int, share: float, prepared: Prepared, threads: int) -> Any:
-    graph = pycurate.knn_graph(x, k, method="ivf", threads=threads)
-    return neighbors_of(graph, len(x), k)
+    return graph(x, k, "ivf", threads)
 
 
 def graph_hnsw(x: Rows, k: int, share: float, prepared: Prepared, threads: int) -> Any:
-    graph = pycurate.knn_graph(x, k, method="hnsw", threads=threads)
-    return neighbors_of(graph, len(x), k)
-
-
-def neighbors_of(graph: Any, n: int, k: int) -> Any:
-    """(n, k) columns of a CSR graph, -1 where a row has fewer."""
-    indptr = np.asarray(graph.indptr, np.int64)
-    row = np.repeat(np.arange(n), np.diff(indptr))
-    indices = np.full((n, k), -1, np.int64)
-    indices[row, np.arange(len(row)) - indptr[row]] = graph.indices
-    return indices
+    return graph(x, k, "hnsw", threads)
 
 
 def means(x: Rows, k: int, share: float, prepared: Prepared, threads: int) -> dict[str, float]:

@@ -209,7 +209,8 @@ def compare_neighbors(x: NDArray[Any], y: NDArray[Any], ours: Any, theirs: Any) 
     One of ours that the peer lacks counts as rounding where it is as near as our last; one that only the peer has is
     wrong where it is nearer than our last.
     """
-    taken = np.concatenate([np.arange(start, stop) for start, stop in theirs["queries"]])
+    queries = theirs["queries"] or [(0, len(x))]  # pycurate in another setting takes all
+    taken = np.concatenate([np.arange(start, stop) for start, stop in queries])
     mine, other = np.sort(ours["indices"][taken], axis=1), np.sort(theirs["indices"], axis=1)
     rounding = missed = wrong = 0
     for at in np.flatnonzero((mine != other).any(axis=1)):

@@ -46,7 +46,7 @@ def call(function: str, parameters: dict[str, Any]) -> dict[str, Any]:
     middle = np.array(laps[1]) if len(laps) > 2 else first
     blocks = getattr(answer, "blocks", None)
     share = blocks.work_share if blocks else 1.0
-    fields = ("rows", "cols", "copy_of", "indices", "similarities")
+    fields = ("rows", "cols", "copy_of", "indices", "similarities", "certificate")
     if any(hasattr(answer, name) for name in fields):
         answer = {name: np.asarray(getattr(answer, name)) for name in fields if hasattr(answer, name)}
         answer["queries"] = blocks.taken if blocks else None
