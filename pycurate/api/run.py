@@ -50,6 +50,9 @@ from pycurate.report.outcome import (
     shard_outcome,
 )
 
+EXCHANGE_ROW_BYTES = 300
+"""For a step that exchanges, a quarter (the plan holds four copies) of the words of a caption as Python texts, 600
+bytes, and of its 17 pairs, unsorted and sorted."""
 FLOAT_KINDS = ("f", "i")
 
 
@@ -148,7 +151,7 @@ def run_memory(settings: Settings, sets: Sequence[ColumnSet]) -> MemoryPlan:
         settings.memory_bytes,
         workers=settings.workers,
         processes=settings.processes is not False,
-        row_bytes=2 * row_bytes + 64,
+        row_bytes=2 * row_bytes + 64 + EXCHANGE_ROW_BYTES * sum(s.step.exchanges for s in sets),
         shard_rows=max(shard.rows for shard in shards),
         score_row_bytes=sum(8 * len(s.columns) for s in sets),
     )
