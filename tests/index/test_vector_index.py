@@ -116,8 +116,7 @@ def test_lists_do_not_depend_on_the_threads_that_built_them(tmp_path: Path) -> N
 
 
 def test_faiss_threads_are_set_back(tmp_path: Path) -> None:
-    import faiss
-
+    faiss = faiss_calls.load_faiss()
     before = faiss.omp_get_max_threads()
     seen = []
 
