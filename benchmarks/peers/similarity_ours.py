@@ -25,6 +25,10 @@ def components_float32(x: Rows, threshold: float, share: float, prepared: Prepar
     return pycurate.components_above(x, threshold, precision="float32", threads=threads)
 
 
+def counts(x: Rows, threshold: float, share: float, prepared: Prepared, threads: int) -> Any:
+    return pycurate.count_above(x, threshold, threads=threads)
+
+
 def nearest(x: Rows, k: int, share: float, prepared: Prepared, threads: int) -> Any:
     return pycurate.nearest(x, k, threads=threads)
 
