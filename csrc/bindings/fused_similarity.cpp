@@ -33,6 +33,7 @@ std::map<std::string, double> last_work() {
     const std::lock_guard lock(last_mutex);
     std::map<std::string, double> result{{"tiles", static_cast<double>(last.tiles)},
                                          {"skipped", static_cast<double>(last.skipped)},
+                                         {"operations", static_cast<double>(last.operations)},
                                          {"scored_tiles", static_cast<double>(last.scored_tiles)},
                                          {"scored_pairs", static_cast<double>(last.scored_pairs)}};
     for (std::size_t s = 0; s < last.screened.size(); ++s)

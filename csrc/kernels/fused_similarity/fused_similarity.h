@@ -92,8 +92,10 @@ class Operand {
     const void* data_at(std::size_t position) const noexcept {
         return static_cast<const char*>(x_.data) + row_at(position) * x_.row_stride;
     }
-    /// Canonical similarity of two positions; NaN when it is not a finite number.
-    float score(std::size_t position, const Operand& other, std::size_t other_position) const noexcept;
+    /// Canonical similarities of a position with n others, at most `most_scores`; NaN: not a finite number.
+    static constexpr std::size_t most_scores = 48;
+    void scores(std::size_t position, const Operand& other, const std::uint32_t* others, std::size_t count,
+                float* out) const noexcept;
     /// Row at `position` widened to float32, zeros up to a multiple of 16; not int8.
     void widen(std::size_t position, float* out) const noexcept;
     /// Largest that |canonical - exact| can be for cosine, or relative to |x| |y| or |x|^2.
@@ -112,6 +114,7 @@ struct Work {
     std::uint64_t tiles = 0;              // met by the loop
     std::uint64_t skipped = 0;            // nothing in them could change the result
     std::vector<std::uint64_t> screened;  // computed at each stage
+    std::uint64_t operations = 0;         // of bytes, done for that; a multiply-add is two
     std::uint64_t scored_tiles = 0;       // scored canonically as a whole
     std::uint64_t scored_pairs = 0;       // one by one
 };

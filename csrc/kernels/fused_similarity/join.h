@@ -86,8 +86,11 @@ class Join {
             work.skipped += worker->work.skipped;
             work.scored_tiles += worker->work.scored_tiles;
             work.scored_pairs += worker->work.scored_pairs;
-            for (std::size_t s = 0; s < work.screened.size(); ++s)
+            for (std::size_t s = 0; s < work.screened.size(); ++s) {
                 work.screened[s] += worker->work.screened[s];
+                work.operations += worker->work.screened[s] * a_.stages[s].steps * step_coordinates *
+                                   group_rows * panel_rows * 2;
+            }
             collect(worker->slot);
         }
         return complete;
@@ -312,15 +315,17 @@ class Join {
         }
     }
 
-    /// Twice the half-width of the bound of a pair's score, a little more: upper - width is a lower bound.
-    float width(std::size_t i, std::size_t j) const noexcept {
+    /// A lower bound of a pair's score: the upper one less twice the half-width of the bound, and a little
+    /// more.
+    float lower_bound(float upper, std::size_t i, std::size_t j) const noexcept {
         const Stage &stage_a = a_.stages.back(), &stage_b = b_.stages.back();
-        const double shares = static_cast<double>(stage_a.group_share[i]) + stage_b.panel_share[j] + 2.0;
+        const double shares = static_cast<double>(stage_a.group_share[i] + stage_b.panel_share[j] + 2);
         const double cosine = 2.0 * (shares * stage_a.unit + stage_a.extra);
+        if (a_.metric == Metric::cosine) return upper - static_cast<float>(cosine * 1.000001);
         const double bias =
             a_.metric == Metric::l2 ? 16.0 * a_.canonical_error() * (a_.squares[i] + b_.squares[j]) : 0.0;
-        return static_cast<float>((static_cast<double>(a_.factors[i]) * b_.factors[j] * cosine + bias) *
-                                  1.000001);
+        const double factors = static_cast<double>(a_.factors[i]) * static_cast<double>(b_.factors[j]);
+        return upper - static_cast<float>((factors * cosine + bias) * 1.000001);
     }
 
     void take_survivors(Worker& w, std::size_t row, std::size_t col) {
@@ -331,7 +336,7 @@ class Join {
             for (; mask != 0; mask &= mask - 1u) {
                 const auto c = static_cast<std::size_t>(std::countr_zero(mask));
                 const float upper = w.upper[r * panel_rows + c];
-                const float lower = upper - width(row + r, col + c);
+                const auto lower = [&] { return lower_bound(upper, row + r, col + c); };
                 if (epilogue_.wants(w.slot, row + r, col + c, upper, lower))
                     wanted[r] |= std::uint64_t{1} << c, ++count;
             }
@@ -342,11 +347,20 @@ class Join {
             return;
         }
         w.work.scored_pairs += static_cast<std::uint64_t>(count);
-        for (std::size_t r = 0; r < group_rows; ++r)
-            for (std::uint64_t mask = wanted[r]; mask != 0; mask &= mask - 1u) {
-                const std::size_t i = row + r, j = col + static_cast<std::size_t>(std::countr_zero(mask));
-                offer(w, i, j, a_.score(i, b_, j));
-            }
+        for (std::size_t r = 0; r < group_rows; ++r) score_pairs(w, row + r, col, wanted[r]);
+    }
+
+    /// Canonical scores of row i with the columns of a mask.
+    void score_pairs(Worker& w, std::size_t i, std::size_t col, std::uint64_t mask) {
+        std::uint32_t others[panel_rows];
+        float scores[panel_rows];
+        std::size_t count = 0;
+        for (; mask != 0; mask &= mask - 1u)
+            others[count++] =
+                static_cast<std::uint32_t>(col) + static_cast<std::uint32_t>(std::countr_zero(mask));
+        if (count == 0) return;
+        a_.scores(i, b_, others, count, scores);
+        for (std::size_t k = 0; k < count; ++k) offer(w, i, others[k], scores[k]);
     }
 
     void offer(Worker& w, std::size_t i, std::size_t j, float score) {
@@ -371,14 +385,16 @@ class Join {
         for (std::size_t r = 0; r < group_rows; ++r) {
             std::uint64_t mask = valid_columns(row + r, col);
             if (wanted != nullptr) mask &= wanted[r];
+            if (!tiled) {
+                score_pairs(w, row + r, col, mask);
+                continue;
+            }
             for (; mask != 0; mask &= mask - 1u) {
                 const auto c = static_cast<std::size_t>(std::countr_zero(mask));
                 const std::size_t i = row + r, j = col + c;
                 offer(w, i, j,
-                      tiled
-                          ? rowwise::similarity_of(a_.metric, static_cast<double>(w.dots[r * panel_rows + c]),
-                                                   a_.squares[i], b_.squares[j])
-                          : a_.score(i, b_, j));
+                      rowwise::similarity_of(a_.metric, static_cast<double>(w.dots[r * panel_rows + c]),
+                                             a_.squares[i], b_.squares[j]));
             }
         }
     }

@@ -50,7 +50,10 @@ bool log_sum_exp(const Operand& a, const Operand& b, double scale, double* out_a
                 for (std::size_t i = t * block_rows; i < std::min(a.n, (t + 1) * block_rows); ++i) {
                     ExpSum row;
                     for (std::size_t j = j0; j < j1; ++j) {
-                        const double term = scale * static_cast<double>(a.score(i, b, j));
+                        const auto other = static_cast<std::uint32_t>(j);
+                        float score;
+                        a.scores(i, b, &other, 1, &score);
+                        const double term = scale * static_cast<double>(score);
                         row.add(term);
                         partial[t][j - j0].add(term);
                     }

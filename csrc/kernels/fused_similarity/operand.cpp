@@ -85,11 +85,15 @@ double Operand::canonical_error() const noexcept {
     return 2.0 * gamma(steps) + 4.0 * half_ulp;
 }
 
-float Operand::score(std::size_t i, const Operand& other, std::size_t j) const noexcept {
-    double dot = 0;
-    rowwise::active_kernels().dots[static_cast<int>(element)]({data_at(i), 0}, {other.data_at(j), 0}, 1, d,
-                                                              &dot);
-    return rowwise::similarity_of(metric, dot, squares[i], other.squares[j]);
+void Operand::scores(std::size_t i, const Operand& other, const std::uint32_t* others, std::size_t count,
+                     float* out) const noexcept {
+    const void* rows_of_others[most_scores];
+    double dots[most_scores];
+    for (std::size_t k = 0; k < count; ++k) rows_of_others[k] = other.data_at(others[k]);
+    rowwise::active_kernels().dots_among[static_cast<int>(element)](data_at(i), rows_of_others, count, d,
+                                                                    dots);
+    for (std::size_t k = 0; k < count; ++k)
+        out[k] = rowwise::similarity_of(metric, dots[k], squares[i], other.squares[others[k]]);
 }
 
 void Operand::widen(std::size_t position, float* out) const noexcept {

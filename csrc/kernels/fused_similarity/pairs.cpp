@@ -27,7 +27,10 @@ struct PairsAbove : FixedLimit {
 
     PairsAbove(const Operand& a_, const Operand* b_, float limit, std::size_t most)
         : FixedLimit{limit}, a(a_), b(b_ != nullptr ? *b_ : a_), self(b_ == nullptr), max_pairs(most) {}
-    bool wants(Slot&, std::size_t, std::size_t, float, float) const noexcept { return true; }
+    template <class Lower>
+    bool wants(Slot&, std::size_t, std::size_t, float, const Lower&) const noexcept {
+        return true;
+    }
     void take(Slot& slot, std::size_t i, std::size_t j, float score) const {
         std::int64_t row = a.row_at(i), col = b.row_at(j);
         if (self && row > col) std::swap(row, col);
@@ -107,10 +110,11 @@ struct ForestAbove : FixedLimit {
         return whole(whole_a, a, 0, panel_a) && whole(whole_b, b, offset, panel_b) &&
                sets.root(panel_a * panel_rows) == sets.root(offset + panel_b * panel_rows);
     }
-    bool wants(Slot& slot, std::size_t i, std::size_t j, float, float lower) {
+    template <class Lower>
+    bool wants(Slot& slot, std::size_t i, std::size_t j, float, const Lower& lower) {
         if (sets.root(i) == sets.root(offset + j)) return false;
-        if (!(lower >= threshold)) return true;
-        take(slot, i, j, lower);
+        if (!(lower() >= threshold)) return true;
+        take(slot, i, j, threshold);
         return false;
     }
     void take(Slot& slot, std::size_t i, std::size_t j, float) {
@@ -120,23 +124,25 @@ struct ForestAbove : FixedLimit {
 };
 
 struct CountAbove : FixedLimit {
-    struct Slot {};
+    /// A thread's own sums, by index; the size of an operand's other arrays.
+    struct Slot {
+        std::vector<std::int64_t> counts_a, counts_b;
+    };
     const Operand &a, &b;
     const std::int64_t *weights_a, *weights_b;
-    std::int64_t *counts_a, *counts_b;
+    bool self;
 
-    bool wants(Slot& slot, std::size_t i, std::size_t j, float, float lower) const {
-        if (!(lower >= threshold)) return true;
-        take(slot, i, j, lower);
+    template <class Lower>
+    bool wants(Slot& slot, std::size_t i, std::size_t j, float, const Lower& lower) const {
+        if (!(lower() >= threshold)) return true;
+        take(slot, i, j, threshold);
         return false;
     }
-    void take(Slot&, std::size_t i, std::size_t j, float) const {
+    void take(Slot& slot, std::size_t i, std::size_t j, float) const {
+        if (slot.counts_a.empty()) slot.counts_a.resize(a.n), slot.counts_b.resize(self ? 0 : b.n);
         const std::uint32_t x = a.order[i], y = b.order[j];
-        std::atomic_ref(counts_a[x])
-            .fetch_add(weights_b != nullptr ? weights_b[y] : 1, std::memory_order_relaxed);
-        if (counts_b != nullptr)
-            std::atomic_ref(counts_b[y])
-                .fetch_add(weights_a != nullptr ? weights_a[x] : 1, std::memory_order_relaxed);
+        slot.counts_a[x] += weights_b != nullptr ? weights_b[y] : 1;
+        (self ? slot.counts_a : slot.counts_b)[y] += weights_a != nullptr ? weights_a[x] : 1;
     }
     bool done(Slot&) const noexcept { return false; }
 };
@@ -188,7 +194,8 @@ struct MaxEarlier : FixedLimit {
     std::uint32_t rank_a(std::size_t i) const noexcept { return ranks_a[a.order[i]]; }
     std::uint32_t rank_b(std::size_t j) const noexcept { return ranks_b[b.order[j]]; }
 
-    bool wants(Slot&, std::size_t i, std::size_t j, float upper, float) const noexcept {
+    template <class Lower>
+    bool wants(Slot&, std::size_t i, std::size_t j, float upper, const Lower&) const noexcept {
         const std::uint64_t best = rank_a(i) > rank_b(j) ? best_a.at(i) : of_b.at(j);
         return best == 0 || !(upper < Best::score_of(best));
     }
@@ -240,14 +247,15 @@ bool forest_above(const Operand& a, const Operand* b, float threshold,
 bool count_above(const Operand& a, const Operand* b, float threshold, const std::int64_t* weights_a,
                  const std::int64_t* weights_b, std::int64_t* counts_a, std::int64_t* counts_b,
                  std::size_t threads, const Poll& poll, Work& work) {
-    CountAbove epilogue{{threshold},
-                        a,
-                        b != nullptr ? *b : a,
-                        weights_a,
-                        b != nullptr ? weights_b : weights_a,
-                        counts_a,
-                        b != nullptr ? counts_b : counts_a};
-    return Join<CountAbove>(a, b, epilogue).run(threads, poll, work, [](CountAbove::Slot&) {});
+    const Operand& other = b != nullptr ? *b : a;
+    CountAbove epilogue{{threshold}, a, other, weights_a, b != nullptr ? weights_b : weights_a, b == nullptr};
+    const auto add = [](const std::vector<std::int64_t>& counts, std::int64_t* out) {
+        for (std::size_t i = 0; i < counts.size(); ++i) out[i] += counts[i];
+    };
+    return Join<CountAbove>(a, b, epilogue).run(threads, poll, work, [&](CountAbove::Slot& slot) {
+        add(slot.counts_a, counts_a);
+        if (b != nullptr) add(slot.counts_b, counts_b);
+    });
 }
 
 bool max_earlier(const Operand& a, const Operand* b, const std::uint32_t* ranks_a,

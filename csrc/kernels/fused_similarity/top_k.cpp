@@ -16,13 +16,14 @@ constexpr std::uint32_t scored_bit = 0x80000000u;
 /// Lists of one side, by position.
 class Lists {
   public:
-    Lists(const Operand& mine, const Operand& others, std::size_t k)
-        : mine_(mine),
+    Lists(const Operand& mine, const Operand& others, std::size_t k, bool shared)
+        : shared_(shared),
+          mine_(mine),
           others_(others),
           k_(std::min(k, others.n)),
           // Six times k: of a flat spectrum's 50,000 rows about 3 k stay possible after the k best were
           // scored.
-          capacity_(std::max<std::size_t>(6 * k_, 64)),
+          capacity_(std::max<std::size_t>(12 * k_, 64)),
           candidates_(mine.n * capacity_),
           sizes_(mine.n, 0),
           limits_(mine.n),
@@ -33,12 +34,12 @@ class Lists {
 
     void add(std::size_t i, Candidate candidate, std::uint64_t& scored_pairs) {
         if (k_ == 0) return;
-        while (locks_[i].test_and_set(std::memory_order_acquire)) {
+        while (shared_ && locks_[i].test_and_set(std::memory_order_acquire)) {
         }
         Candidate* list = candidates_.data() + i * capacity_;
         if (sizes_[i] == capacity_) shrink(i, scored_pairs);
         if (!(candidate.score < limit(i))) list[sizes_[i]++] = candidate;
-        locks_[i].clear(std::memory_order_release);
+        if (shared_) locks_[i].clear(std::memory_order_release);
     }
 
     void write(std::size_t i, std::size_t k, std::int64_t* rows, float* similarities,
@@ -61,12 +62,21 @@ class Lists {
         if (x.score != y.score) return x.score > y.score;
         return others_.row_at(x.other & ~scored_bit) < others_.row_at(y.other & ~scored_bit);
     }
-    void score(std::size_t i, Candidate& c, std::uint64_t& scored_pairs) const noexcept {
-        if ((c.other & scored_bit) != 0) return;
-        ++scored_pairs;
-        const float score = mine_.score(i, others_, c.other);
-        c.score = score == score ? score : nothing;
-        c.other |= scored_bit;
+    /// Score the first `count` candidates that are not.
+    void score(std::size_t i, std::size_t count, std::uint64_t& scored_pairs) noexcept {
+        Candidate* list = candidates_.data() + i * capacity_;
+        Candidate* waiting[Operand::most_scores];
+        std::uint32_t others[Operand::most_scores];
+        float scores[Operand::most_scores];
+        for (std::size_t c = 0; c < count;) {
+            std::size_t n = 0;
+            for (; c < count && n < Operand::most_scores; ++c)
+                if ((list[c].other & scored_bit) == 0) waiting[n] = list + c, others[n++] = list[c].other;
+            mine_.scores(i, others_, others, n, scores);
+            scored_pairs += n;
+            for (std::size_t k = 0; k < n; ++k)
+                *waiting[k] = {scores[k] == scores[k] ? scores[k] : nothing, others[k] | scored_bit};
+        }
     }
     void drop_nothings(std::size_t i) noexcept {
         Candidate* list = candidates_.data() + i * capacity_;
@@ -77,8 +87,7 @@ class Lists {
     /// Every candidate scored, the best k kept in order.
     void score_all(std::size_t i, std::uint64_t& scored_pairs) {
         Candidate* list = candidates_.data() + i * capacity_;
-        for (std::size_t c = 0; c < sizes_[i]; ++c)
-            prefetch(list, c, sizes_[i]), score(i, list[c], scored_pairs);
+        score(i, sizes_[i], scored_pairs);
         drop_nothings(i);
         const std::size_t kept = std::min<std::size_t>(sizes_[i], k_);
         std::partial_sort(list, list + kept, list + sizes_[i],
@@ -92,25 +101,16 @@ class Lists {
         Candidate* end = list + sizes_[i];
         std::nth_element(list, list + (k_ - 1), end,
                          [](const Candidate& x, const Candidate& y) { return x.score > y.score; });
-        float least = std::numeric_limits<float>::infinity();
-        for (std::size_t c = 0; c < k_; ++c) {
-            prefetch(list, c, k_);
-            score(i, list[c], scored_pairs);
-            least = std::min(least, list[c].score);
-        }
+        score(i, k_, scored_pairs);
+        float least = list[0].score;
+        for (std::size_t c = 1; c < k_; ++c) least = std::min(least, list[c].score);
         end = std::remove_if(list, end, [least](const Candidate& c) { return c.score < least; });
         sizes_[i] = static_cast<std::uint32_t>(end - list);
         if (least > limit(i)) limits_[i].store(least, std::memory_order_relaxed);
         if (sizes_[i] > capacity_ / 4 * 3) score_all(i, scored_pairs);
     }
-    /// Rows scored one after the other are anywhere in memory: ask for the one after next.
-    void prefetch(const Candidate* list, std::size_t c, std::size_t size) const noexcept {
-        if (c + 2 >= size || (list[c + 2].other & scored_bit) != 0) return;
-        const auto* row = static_cast<const char*>(others_.data_at(list[c + 2].other));
-        for (std::size_t byte = 0; byte < others_.d * rowwise::element_bytes(others_.element); byte += 64)
-            __builtin_prefetch(row + byte);
-    }
 
+    const bool shared_;  // by several threads: a lock is a fifth of the time of one
     const Operand &mine_, &others_;
     const std::size_t k_, capacity_;
     AlignedBuffer<Candidate> candidates_;
@@ -130,7 +130,8 @@ struct TopK {
     float row_limit(std::size_t i) const noexcept { return rows.limit(i); }
     float col_limit(std::size_t j) const noexcept { return cols.limit(j); }
     bool settled(std::size_t, std::size_t) const noexcept { return false; }
-    bool wants(Slot& slot, std::size_t i, std::size_t j, float upper, float) const {
+    template <class Lower>
+    bool wants(Slot& slot, std::size_t i, std::size_t j, float upper, const Lower&) const {
         add(slot, i, j, upper, 0);
         return false;
     }
@@ -179,14 +180,15 @@ bool find(const Operand& a, const Operand* b, Lists& rows, Lists& cols, std::siz
 
 bool top_k(const Operand& a, const Operand* b, std::size_t k, std::int64_t* rows_a, float* similarities_a,
            std::int64_t* rows_b, float* similarities_b, std::size_t threads, const Poll& poll, Work& work) {
-    Lists rows(a, b != nullptr ? *b : a, k);
+    const bool shared = thread_count(threads) > 1;
+    Lists rows(a, b != nullptr ? *b : a, k, shared);
     if (b == nullptr)
         return find<true>(a, b, rows, rows, threads, poll, work) &&
                write(rows, a, k, rows_a, similarities_a, threads, poll, work);
     if (rows_b == nullptr)
         return find<false>(a, b, rows, rows, threads, poll, work) &&
                write(rows, a, k, rows_a, similarities_a, threads, poll, work);
-    Lists cols(*b, a, k);
+    Lists cols(*b, a, k, shared);
     return find<true>(a, b, rows, cols, threads, poll, work) &&
            write(rows, a, k, rows_a, similarities_a, threads, poll, work) &&
            write(cols, *b, k, rows_b, similarities_b, threads, poll, work);

@@ -79,6 +79,43 @@ void sum_dots(Matrix a, Matrix b, std::size_t n, std::size_t d, double* ab) noex
     }
 }
 
+/// One row with others that lie anywhere: four sums at a time hide the latency of the multiply-add, and the
+/// four rows after them are asked for meanwhile.
+template <class V, class T>
+void sum_among(const void* row, const void* const* others, std::size_t n, std::size_t d,
+               double* ab) noexcept {
+    const T* x = static_cast<const T*>(row);
+    for (std::size_t i = 0; i < n; i += 4) {
+        const auto other = [&](std::size_t k) noexcept {
+            return static_cast<const T*>(others[k < n ? k : n - 1]);
+        };
+        const T *p = other(i), *q = other(i + 1), *r = other(i + 2), *s = other(i + 3);
+        const T *next_p = other(i + 4), *next_q = other(i + 5), *next_r = other(i + 6),
+                *next_s = other(i + 7);
+        auto sum_p = V::zero(), sum_q = V::zero(), sum_r = V::zero(), sum_s = V::zero();
+        std::size_t j = 0;
+        for (; j + 16 <= d; j += 16) {
+            const auto lanes = V::load(x + j);
+            prefetch(next_p + j, 0), prefetch(next_q + j, 0), prefetch(next_r + j, 0),
+                prefetch(next_s + j, 0);
+            sum_p = V::multiply_add(lanes, V::load(p + j), sum_p);
+            sum_q = V::multiply_add(lanes, V::load(q + j), sum_q);
+            sum_r = V::multiply_add(lanes, V::load(r + j), sum_r);
+            sum_s = V::multiply_add(lanes, V::load(s + j), sum_s);
+        }
+        if (j < d) {
+            const auto lanes = V::load(x + j, d - j);
+            sum_p = V::multiply_add(lanes, V::load(p + j, d - j), sum_p);
+            sum_q = V::multiply_add(lanes, V::load(q + j, d - j), sum_q);
+            sum_r = V::multiply_add(lanes, V::load(r + j, d - j), sum_r);
+            sum_s = V::multiply_add(lanes, V::load(s + j, d - j), sum_s);
+        }
+        const double sums[4] = {static_cast<double>(V::fold(sum_p)), static_cast<double>(V::fold(sum_q)),
+                                static_cast<double>(V::fold(sum_r)), static_cast<double>(V::fold(sum_s))};
+        for (std::size_t k = 0; k < 4 && i + k < n; ++k) ab[i + k] = sums[k];
+    }
+}
+
 template <class V, class T, int riding_a, int riding_b>
 void sum_pairs(Matrix a, Matrix b, std::size_t n, std::size_t d, const Heads& heads_a, const Heads& heads_b,
                double* ab, double* aa, double* bb) noexcept {
@@ -250,6 +287,14 @@ void dots_int8(Matrix a, Matrix b, std::size_t n, std::size_t d, double* ab) noe
 }
 
 template <class V>
+void among_int8(const void* row, const void* const* others, std::size_t n, std::size_t d,
+                double* ab) noexcept {
+    for (std::size_t i = 0; i < n; ++i)
+        sum_integers<V, false>(static_cast<const std::int8_t*>(row),
+                               static_cast<const std::int8_t*>(others[i]), d, 0, 0, ab[i], nullptr, nullptr);
+}
+
+template <class V>
 void row_sums_int8(Matrix x, std::size_t n, std::size_t d, const Heads& heads, double* xx) noexcept {
     dots_int8<V>(x, x, n, d, xx);
     sum_heads_from<V, std::int8_t>(0, x, n, d, heads);
@@ -268,6 +313,7 @@ template <class V>
 constexpr Kernels kernels_of{
     {pair_sums<V, float>, pair_sums<V, Float16>, pair_sums<V, BFloat16>, pair_sums_int8<V>},
     {sum_dots<V, float>, sum_dots<V, Float16>, sum_dots<V, BFloat16>, dots_int8<V>},
+    {sum_among<V, float>, sum_among<V, Float16>, sum_among<V, BFloat16>, among_int8<V>},
     {row_sums<V, float>, row_sums<V, Float16>, row_sums<V, BFloat16>, row_sums_int8<V>},
     {{convert<V, float, float>, convert<V, float, Float16>, convert<V, float, BFloat16>},
      {convert<V, Float16, float>, convert<V, Float16, Float16>, convert<V, Float16, BFloat16>},
