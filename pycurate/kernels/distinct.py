@@ -6,6 +6,7 @@ row of each clump, and what it says of that row is carried to the others here, i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -131,28 +132,99 @@ def expand_nearest(
     if not targets.has_copies:
         return queries.spread(_padded(indices, k, -1), -1), queries.spread(_padded(similarities, k, np.nan), np.nan)
     all_rows, all_similarities = np.full((queries.n, k), -1), np.full((queries.n, k), np.nan, np.float32)
+    for rows, found, near in expanded_nearest(0, indices, similarities, k, queries, targets, own):
+        all_rows[rows], all_similarities[rows] = found, near
+    return all_rows, all_similarities
+
+
+def expanded_nearest(
+    first_group: int,
+    indices: Indices,
+    similarities: Floats,
+    k: int,
+    queries: DistinctRows,
+    targets: DistinctRows,
+    own: Floats | None,
+) -> Iterator[tuple[Indices, Indices, Floats]]:
+    """What :func:`expand_nearest` returns, for the rows of the groups from ``first_group`` on, some at a time.
+
+    ``indices``, ``similarities`` and ``own`` have a row for each of these groups.
+
+    Yields
+    ------
+    rows, indices, similarities
+        (r,) rows of ``queries``, and (r, k) each.
+    """
     most = min((k + 1) ** 2, targets.n)  # candidates of one group
-    step = max(1, _STEP_CANDIDATES // most)
-    for begin in range(0, len(queries.rows), step):
+    step, step_rows = max(1, _STEP_CANDIDATES // most), max(1, _STEP_CANDIDATES // (k + 1))
+    for begin in range(0, len(indices), step):
         part = slice(begin, begin + step)
-        groups = np.where(indices[part] >= 0, targets.group[indices[part]], -1)
         near = similarities[part]
-        if own is not None:
-            groups = np.column_stack([groups, np.arange(begin, begin + len(groups))])
-            near = np.column_stack([near, own[part]])
-        listed = _nearest_members(groups, near, k + 1, targets)
-        first, last = queries.starts[begin], queries.starts[begin] + queries.sizes[part].sum()
-        for start in range(first, last, max(1, _STEP_CANDIDATES // (k + 1))):
-            rows = queries.members[start : min(start + max(1, _STEP_CANDIDATES // (k + 1)), last)]
-            place = queries.group[rows] - begin
+        if targets.has_copies:
+            groups = np.where(indices[part] >= 0, targets.group[indices[part]], -1)
+            if own is not None:
+                groups = np.column_stack([groups, np.arange(first_group + begin, first_group + begin + len(groups))])
+                near = np.column_stack([near, own[part]])
+            listed = _nearest_members(groups, near, k + 1, targets)
+        else:
+            listed = _padded(indices[part], k + 1, -1), _padded(near, k + 1, np.nan)
+        start_group = first_group + begin
+        first = int(queries.starts[start_group])
+        last = first + int(queries.sizes[start_group : start_group + len(near)].sum())
+        for start in range(first, last, step_rows):
+            rows = queries.members[start : min(start + step_rows, last)]
+            place = queries.group[rows] - start_group
             rows_of_group = listed[0][place]
             # A row is in its own group's list or comes after it; the k that remain without it are its neighbours.
             is_self = rows_of_group == (rows[:, None] if own is not None else -2)
             at = np.where(is_self.any(axis=1), is_self.argmax(axis=1), k)
             columns = np.arange(k) + (np.arange(k) >= at[:, None])
-            all_rows[rows] = np.take_along_axis(rows_of_group, columns, axis=1)
-            all_similarities[rows] = np.take_along_axis(listed[1][place], columns, axis=1)
-    return all_rows, all_similarities
+            yield (
+                rows,
+                np.take_along_axis(rows_of_group, columns, axis=1),
+                np.take_along_axis(listed[1][place], columns, axis=1),
+            )
+
+
+def linked_copies(distinct: DistinctRows, rows: Indices, cols: Indices, own_reaches: NDArray[np.bool_]) -> Indices:
+    """Rows that belong to the component of the row they are a copy of, given the edges of the first rows of groups.
+
+    Copies reach each other (``own_reaches``, (g,)), or they reach the same other row: else each of them is alone.
+    """
+    linked = own_reaches.copy()
+    linked[distinct.group[rows]] = True
+    linked[distinct.group[cols]] = True
+    copies = np.flatnonzero((distinct.copy_of >= 0) & (distinct.group >= 0))
+    return copies[linked[distinct.group[copies]]]
+
+
+def first_and_later(distinct: DistinctRows, rank: Indices) -> tuple[Indices, Indices]:
+    """(g,) the lowest rank in each group, and the rising rows that have another rank."""
+    first = np.minimum.reduceat(rank[distinct.members], distinct.starts) if len(distinct.rows) else rank[:0]
+    members = distinct.members
+    return first, np.sort(members[rank[members] != first[distinct.group[members]]])
+
+
+def expand_earlier(
+    ranks: Indices, best: Floats, first: Indices, later: Indices, floor: float, distinct: DistinctRows, own: Floats
+) -> tuple[Indices, Floats]:
+    """(n,) rank and similarity of each row's most similar earlier row, for cosine and l2.
+
+    Parameters
+    ----------
+    ranks, best
+        (g,) each, of the highest-ranked row of each group, among the highest-ranked rows of all groups.
+    first, later
+        As :func:`first_and_later` returns them.
+    own
+        (g,) similarity of the rows of a group with each other, than which none is larger: so the most similar row of
+        the later ones is the first of their group, or an earlier one that is as similar.
+    """
+    all_ranks, all_best = distinct.spread(ranks, -1), distinct.spread(best, np.nan)
+    group = distinct.group[later]
+    by_copy = (own[group] >= floor) & ~(best[group] >= own[group])
+    all_ranks[later[by_copy]], all_best[later[by_copy]] = first[group[by_copy]], own[group[by_copy]]
+    return all_ranks, all_best
 
 
 def _nearest_members(groups: Indices, near: Floats, k: int, targets: DistinctRows) -> tuple[Indices, Floats]:

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from pycurate import _core
 from pycurate.errors import InputError
 from pycurate.kernels.arrays import float32_of, matrix_of, ranks_of, require_option, thread_count_of
-from pycurate.kernels.distinct import DistinctRows, Floats, Indices, expand_nearest
+from pycurate.kernels.distinct import (
+    DistinctRows,
+    Floats,
+    Indices,
+    expand_earlier,
+    expand_nearest,
+    first_and_later,
+    linked_copies,
+)
 from pycurate.kernels.join import Join, Precision, Unjudged, join_of
 from pycurate.kernels.rowwise import Metric
 
@@ -204,12 +212,7 @@ def components_above(
     rows, cols = _core.fused_similarity.forest_above(*join.operands(limit=limit), limit, join.threads, progress)
     distinct = join.left.distinct
     if distinct.has_copies:
-        # Copies reach each other, or they reach the same other row: else each of them is alone.
-        linked = join.left.self_similarities(metric) >= limit
-        linked[distinct.group[rows]] = True
-        linked[distinct.group[cols]] = True
-        copies = np.flatnonzero((distinct.copy_of >= 0) & (distinct.group >= 0))
-        copies = copies[linked[distinct.group[copies]]]
+        copies = linked_copies(distinct, rows, cols, join.left.self_similarities(metric) >= limit)
         rows, cols = np.concatenate([rows, distinct.copy_of[copies]]), np.concatenate([cols, copies])
     return _core.fused_similarity.components(distinct.n, rows, cols)
 
@@ -451,11 +454,7 @@ def _most_similar_earlier_of_copies(
     that is as similar. An inner product may be larger with a row that comes between: these members are asked for apart.
     """
     side, distinct = join.left, join.left.distinct
-    first = np.minimum.reduceat(rank[distinct.members], distinct.starts)
-    members = distinct.members
-    later = members[rank[members] != first[distinct.group[members]]]
-    is_first = np.ones(distinct.n, bool)
-    is_first[later] = False
+    first, later = first_and_later(distinct, rank)
     split = join.metric == "inner_product"
 
     def part(share: float, begin: float) -> Progress:
@@ -464,17 +463,13 @@ def _most_similar_earlier_of_copies(
     group_ranks, group_best, _, _ = _core.fused_similarity.max_earlier(
         *join.operands(limit=floor), first, None, floor, join.threads, part(0.5, 0) if split else progress
     )
+    if not split:
+        own = side.self_similarities(join.metric)
+        return expand_earlier(group_ranks, group_best, first, later, floor, distinct, own)
     ranks, best = distinct.spread(group_ranks, -1), distinct.spread(group_best, np.nan)
-    later = np.sort(later)
-    if split:
-        operands = join.operands_of((side, distinct.rows), (side, later))
-        _, _, later_ranks, later_best = _core.fused_similarity.max_earlier(
-            *operands, first, rank[later], floor, join.threads, part(0.5, 0.5)
-        )
-        ranks[later], best[later] = later_ranks, later_best
-        return ranks, best
-    own = side.self_similarities(join.metric)
-    group = distinct.group[later]
-    by_copy = (own[group] >= floor) & ~(group_best[group] >= own[group])
-    ranks[later[by_copy]], best[later[by_copy]] = first[group[by_copy]], own[group[by_copy]]
+    operands = join.operands_of((side, distinct.rows), (side, later))
+    _, _, later_ranks, later_best = _core.fused_similarity.max_earlier(
+        *operands, first, rank[later], floor, join.threads, part(0.5, 0.5)
+    )
+    ranks[later], best[later] = later_ranks, later_best
     return ranks, best
