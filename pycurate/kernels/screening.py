@@ -74,9 +74,8 @@ def screening_of(
     )
     if saved * pairs * _SECONDS_PER_PRODUCT < sum(sizes) * _SECONDS_PER_ROW + _SECONDS:
         return None
-    norms = [
-        float(np.sqrt(np.mean(np.einsum("nd,nd->n", part, part)))) for part in _prefixes(basis_sample, basis, stages)
-    ]
+    projected = basis_sample @ basis.T
+    norms = [float(np.sqrt(np.mean(np.square(projected[:, :p]).sum(axis=1)))) for p in stages]
     clusters = min(_MOST_CLUSTERS, int(np.sqrt(max(sizes))))
     sample = np.concatenate([_unit_rows(*side, clusters * _ROWS_PER_CLUSTER // len(sides)) for side in sides])
     centroids = _centroids(sample @ basis.T, clusters)
@@ -115,8 +114,8 @@ def _unit_rows(x: NDArray[Any], element: Any, rows: NDArray[np.int64], count: in
     largest = np.abs(wide).max(axis=1, keepdims=True)
     wide /= np.where(largest > 0, largest, 1)  # or squares of large elements overflow
     norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
-    unit: _Matrix = wide / np.where(norms > 0, norms, np.float32(1))
-    return unit
+    wide /= np.where(norms > 0, norms, 1)
+    return wide
 
 
 def _principal_directions(rows: _Matrix, count: int) -> _Matrix:
@@ -144,4 +143,15 @@ def _centroids(rows: _Matrix, count: int) -> _Matrix:
         sums = np.add.reduceat(rows[order], starts, axis=0)
         norms = np.sqrt(np.einsum("cp,cp->c", sums, sums))[:, None]
         centroids[found] = sums / np.where(norms > 0, norms, 1)
-    return np.ascontiguousarray(centroids)
+    return np.ascontiguousarray(centroids[_chain(centroids)])
+
+
+def _chain(centroids: _Matrix) -> list[int]:
+    """An order in which each centroid comes after the nearest one before it that is left: neighbors of a row lie beside
+    it, not only in its cluster."""
+    similarities = centroids @ centroids.T
+    order = [0]
+    for _ in range(len(centroids) - 1):
+        similarities[:, order[-1]] = -np.inf
+        order.append(int(np.argmax(similarities[order[-1]])))
+    return order

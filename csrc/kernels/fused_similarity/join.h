@@ -64,12 +64,17 @@ class Join {
         for (std::size_t i = 0; i < blocks_a; ++i)
             for (std::size_t j = self_ ? i / task_blocks * task_blocks : 0; j < blocks_b; j += task_blocks)
                 tasks.push_back({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(j)});
+        // Rows in order of their clusters have most of their nearest ones beside them: limits rise at once.
+        const auto others = std::stable_partition(tasks.begin(), tasks.end(), [&](const Task& task) {
+            return Epilogue::moving && self_ && task.b / task_blocks == task.a / task_blocks;
+        });
+        const auto beside = static_cast<std::size_t>(others - tasks.begin());
         std::atomic<std::size_t> finished{0};
         const auto task = [&](std::size_t t) {
             if (ended_.load(std::memory_order_relaxed)) return;
             const DefaultFloatEnvironment environment;
             Worker* worker = borrow();
-            if (chooses_at(t, tasks.size())) choose_stages(*worker);
+            if (chooses_at(t, beside, tasks.size())) choose_stages(*worker);
             join_blocks(*worker, tasks[t].a, tasks[t].b,
                         std::min<std::size_t>(tasks[t].b + task_blocks, blocks_b));
             give_back(worker);
@@ -399,10 +404,10 @@ class Join {
         }
     }
 
-    /// Once at the start; again where limits rise, which more and more stages can use.
-    static bool chooses_at(std::size_t task, std::size_t tasks) noexcept {
-        if (task == 0) return !Epilogue::moving;
-        return Epilogue::moving && (task == tasks / 32 || task == tasks / 8 || task == tasks / 2);
+    /// Once at the start; where limits rise, after the tasks `beside` the diagonal, and later again.
+    static bool chooses_at(std::size_t task, std::size_t beside, std::size_t tasks) noexcept {
+        if (!Epilogue::moving) return task == 0;
+        return task > 0 && (task == beside || task == beside + (tasks - beside) / 16 || task == tasks / 2);
     }
 
     const Operand &a_, &b_;
