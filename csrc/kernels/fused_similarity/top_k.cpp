@@ -1,5 +1,6 @@
-// The k nearest. A row keeps candidates by the upper bound of their score; only when its list is full are the
-// best k by bound scored, the k-th score raises the row's limit, and what cannot reach it goes.
+// The k nearest. A row keeps its k best scores so far, and what their worst says is its limit. A pair whose
+// bounds are centred above a limit is scored at once, so that limits are never stale; one that may only just
+// pass is kept by its upper bound and mostly falls to a later limit.
 #include "kernels/fused_similarity/join.h"
 
 namespace pycurate::fused_similarity {
@@ -7,13 +8,13 @@ namespace {
 
 constexpr float nothing = -std::numeric_limits<float>::infinity();
 
+/// A row and its score, or an upper bound of it.
 struct Candidate {
-    float score;          // an upper bound, or the score itself
-    std::uint32_t other;  // position; the highest bit: the score itself
+    float score;
+    std::uint32_t other;  // position
 };
-constexpr std::uint32_t scored_bit = 0x80000000u;
 
-/// Lists of one side, by position.
+/// What the rows of one side have found, by position.
 class Lists {
   public:
     Lists(const Operand& mine, const Operand& others, std::size_t k, bool shared)
@@ -21,25 +22,32 @@ class Lists {
           mine_(mine),
           others_(others),
           k_(std::min(k, others.n)),
-          // Six times k: of a flat spectrum's 50,000 rows about 3 k stay possible after the k best were
-          // scored.
-          capacity_(std::max<std::size_t>(12 * k_, 64)),
-          candidates_(mine.n * capacity_),
-          sizes_(mine.n, 0),
+          most_kept_(std::max<std::size_t>(3 * k_, 48)),
+          stride_(k_ + most_kept_),
+          candidates_(mine.n * stride_),
+          found_(mine.n, 0),
+          kept_(mine.n, 0),
           limits_(mine.n),
           locks_(mine.n) {
         for (auto& limit : limits_) limit.store(nothing, std::memory_order_relaxed);
     }
     float limit(std::size_t i) const noexcept { return limits_[i].load(std::memory_order_relaxed); }
 
-    void add(std::size_t i, Candidate candidate, std::uint64_t& scored_pairs) {
-        if (k_ == 0) return;
-        while (shared_ && locks_[i].test_and_set(std::memory_order_acquire)) {
+    /// A canonical score.
+    void add(std::size_t i, Candidate candidate) {
+        if (candidate.score < limit(i) || k_ == 0) return;
+        const Lock lock(*this, i);
+        insert(i, candidate);
+    }
+    /// An upper bound.
+    void keep(std::size_t i, Candidate candidate, std::uint64_t& scored_pairs) {
+        const Lock lock(*this, i);
+        Candidate* kept = kept_of(i);
+        if (kept_[i] == most_kept_) {
+            forget(i);
+            if (kept_[i] > most_kept_ / 4 * 3) score_kept(i, scored_pairs);
         }
-        Candidate* list = candidates_.data() + i * capacity_;
-        if (sizes_[i] == capacity_) shrink(i, scored_pairs);
-        if (!(candidate.score < limit(i))) list[sizes_[i]++] = candidate;
-        if (shared_) locks_[i].clear(std::memory_order_release);
+        kept[kept_[i]++] = candidate;
     }
 
     void write(std::size_t i, std::size_t k, std::int64_t* rows, float* similarities,
@@ -47,74 +55,85 @@ class Lists {
         const std::size_t at = mine_.order[i] * k;
         std::fill_n(rows + at, k, std::int64_t{-1});
         std::fill_n(similarities + at, k, static_cast<float>(rowwise::quiet_nan));
-        if (k_ == 0) return;
-        if (sizes_[i] > k_) shrink(i, scored_pairs);
-        score_all(i, scored_pairs);
-        const Candidate* list = candidates_.data() + i * capacity_;
-        for (std::size_t r = 0; r < std::min<std::size_t>(sizes_[i], k_); ++r) {
-            rows[at + r] = others_.row_at(list[r].other & ~scored_bit);
-            similarities[at + r] = list[r].score;
+        forget(i);
+        score_kept(i, scored_pairs);
+        Candidate* found = found_of(i);
+        std::sort(found, found + found_[i], Better{others_});
+        for (std::size_t r = 0; r < found_[i]; ++r) {
+            rows[at + r] = others_.row_at(found[r].other);
+            similarities[at + r] = found[r].score;
         }
     }
 
   private:
-    bool better(const Candidate& x, const Candidate& y) const noexcept {
-        if (x.score != y.score) return x.score > y.score;
-        return others_.row_at(x.other & ~scored_bit) < others_.row_at(y.other & ~scored_bit);
+    /// Ties to the lower row.
+    struct Better {
+        const Operand& others;
+        bool operator()(const Candidate& x, const Candidate& y) const noexcept {
+            if (x.score != y.score) return x.score > y.score;
+            return others.row_at(x.other) < others.row_at(y.other);
+        }
+    };
+    class Lock {
+      public:
+        Lock(Lists& lists, std::size_t i) noexcept : flag_(lists.shared_ ? &lists.locks_[i] : nullptr) {
+            while (flag_ != nullptr && flag_->test_and_set(std::memory_order_acquire)) {
+            }
+        }
+        ~Lock() {
+            if (flag_ != nullptr) flag_->clear(std::memory_order_release);
+        }
+        Lock(const Lock&) = delete;
+        Lock& operator=(const Lock&) = delete;
+
+      private:
+        std::atomic_flag* flag_;
+    };
+
+    Candidate* found_of(std::size_t i) noexcept { return candidates_.data() + i * stride_; }
+    Candidate* kept_of(std::size_t i) noexcept { return found_of(i) + k_; }
+
+    /// Into the k best, a heap whose worst is at the front.
+    void insert(std::size_t i, Candidate candidate) {
+        const Better better{others_};
+        Candidate* found = found_of(i);
+        if (found_[i] < k_) {
+            found[found_[i]++] = candidate;
+            std::push_heap(found, found + found_[i], better);
+        } else if (better(candidate, found[0])) {
+            std::pop_heap(found, found + k_, better);
+            found[k_ - 1] = candidate;
+            std::push_heap(found, found + k_, better);
+        }
+        if (found_[i] == k_) limits_[i].store(found[0].score, std::memory_order_relaxed);
     }
-    /// Score the first `count` candidates that are not.
-    void score(std::size_t i, std::size_t count, std::uint64_t& scored_pairs) noexcept {
-        Candidate* list = candidates_.data() + i * capacity_;
-        Candidate* waiting[Operand::most_scores];
+    /// Drop what cannot reach the limit any more.
+    void forget(std::size_t i) noexcept {
+        Candidate *kept = kept_of(i), *end = kept + kept_[i];
+        const float least = limit(i);
+        end = std::remove_if(kept, end, [least](const Candidate& c) { return c.score < least; });
+        kept_[i] = static_cast<std::uint32_t>(end - kept);
+    }
+    void score_kept(std::size_t i, std::uint64_t& scored_pairs) {
+        const Candidate* kept = kept_of(i);
         std::uint32_t others[Operand::most_scores];
         float scores[Operand::most_scores];
-        for (std::size_t c = 0; c < count;) {
+        for (std::size_t c = 0; c < kept_[i];) {
             std::size_t n = 0;
-            for (; c < count && n < Operand::most_scores; ++c)
-                if ((list[c].other & scored_bit) == 0) waiting[n] = list + c, others[n++] = list[c].other;
+            for (; c < kept_[i] && n < Operand::most_scores; ++c) others[n++] = kept[c].other;
             mine_.scores(i, others_, others, n, scores);
             scored_pairs += n;
             for (std::size_t k = 0; k < n; ++k)
-                *waiting[k] = {scores[k] == scores[k] ? scores[k] : nothing, others[k] | scored_bit};
+                if (scores[k] >= limit(i)) insert(i, {scores[k], others[k]});
         }
-    }
-    void drop_nothings(std::size_t i) noexcept {
-        Candidate* list = candidates_.data() + i * capacity_;
-        Candidate* end =
-            std::remove_if(list, list + sizes_[i], [](const Candidate& c) { return c.score == nothing; });
-        sizes_[i] = static_cast<std::uint32_t>(end - list);
-    }
-    /// Every candidate scored, the best k kept in order.
-    void score_all(std::size_t i, std::uint64_t& scored_pairs) {
-        Candidate* list = candidates_.data() + i * capacity_;
-        score(i, sizes_[i], scored_pairs);
-        drop_nothings(i);
-        const std::size_t kept = std::min<std::size_t>(sizes_[i], k_);
-        std::partial_sort(list, list + kept, list + sizes_[i],
-                          [this](const Candidate& x, const Candidate& y) { return better(x, y); });
-        sizes_[i] = static_cast<std::uint32_t>(kept);
-        if (kept == k_) limits_[i].store(list[k_ - 1].score, std::memory_order_relaxed);
-    }
-    /// Make room. The k best by bound are scored: their least score is one that k rows reach.
-    void shrink(std::size_t i, std::uint64_t& scored_pairs) {
-        Candidate* list = candidates_.data() + i * capacity_;
-        Candidate* end = list + sizes_[i];
-        std::nth_element(list, list + (k_ - 1), end,
-                         [](const Candidate& x, const Candidate& y) { return x.score > y.score; });
-        score(i, k_, scored_pairs);
-        float least = list[0].score;
-        for (std::size_t c = 1; c < k_; ++c) least = std::min(least, list[c].score);
-        end = std::remove_if(list, end, [least](const Candidate& c) { return c.score < least; });
-        sizes_[i] = static_cast<std::uint32_t>(end - list);
-        if (least > limit(i)) limits_[i].store(least, std::memory_order_relaxed);
-        if (sizes_[i] > capacity_ / 4 * 3) score_all(i, scored_pairs);
+        kept_[i] = 0;
     }
 
     const bool shared_;  // by several threads: a lock is a fifth of the time of one
     const Operand &mine_, &others_;
-    const std::size_t k_, capacity_;
-    AlignedBuffer<Candidate> candidates_;
-    std::vector<std::uint32_t> sizes_;
+    const std::size_t k_, most_kept_, stride_;
+    AlignedBuffer<Candidate> candidates_;  // per row: the best, then what is kept
+    std::vector<std::uint32_t> found_, kept_;
     std::vector<std::atomic<float>> limits_;
     std::vector<std::atomic_flag> locks_;
 };
@@ -131,20 +150,20 @@ struct TopK {
     float col_limit(std::size_t j) const noexcept { return cols.limit(j); }
     bool settled(std::size_t, std::size_t) const noexcept { return false; }
     template <class Lower>
-    bool wants(Slot& slot, std::size_t i, std::size_t j, float upper, const Lower&) const {
-        add(slot, i, j, upper, 0);
+    bool wants(Slot& slot, std::size_t i, std::size_t j, float upper, const Lower& lower) const {
+        const float row_limit = rows.limit(i), col_limit = both ? cols.limit(j) : 0.0f;
+        // A bound may be NaN or infinite where float32 overflows; then the pair is scored.
+        const bool for_row = !(upper < row_limit), for_col = both && !(upper < col_limit);
+        if (!for_row && !for_col) return false;
+        const float middle = 0.5f * (upper + lower());
+        if ((for_row && !(middle < row_limit)) || (for_col && !(middle < col_limit))) return true;
+        if (for_row) rows.keep(i, {upper, static_cast<std::uint32_t>(j)}, slot.scored_pairs);
+        if (for_col) cols.keep(j, {upper, static_cast<std::uint32_t>(i)}, slot.scored_pairs);
         return false;
     }
-    void take(Slot& slot, std::size_t i, std::size_t j, float score) const {
-        add(slot, i, j, score, scored_bit);
-    }
-    void add(Slot& slot, std::size_t i, std::size_t j, float score, std::uint32_t bit) const {
-        // A bound may be NaN where float32 overflows: it says nothing, so the pair stays possible.
-        const float bound = score == score ? score : std::numeric_limits<float>::infinity();
-        if (!(bound < rows.limit(i)))
-            rows.add(i, {bound, static_cast<std::uint32_t>(j) | bit}, slot.scored_pairs);
-        if (both && !(bound < cols.limit(j)))
-            cols.add(j, {bound, static_cast<std::uint32_t>(i) | bit}, slot.scored_pairs);
+    void take(Slot&, std::size_t i, std::size_t j, float score) const {
+        rows.add(i, {score, static_cast<std::uint32_t>(j)});
+        if (both) cols.add(j, {score, static_cast<std::uint32_t>(i)});
     }
     bool done(Slot&) const noexcept { return false; }
 };
