@@ -42,14 +42,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(chosen) if chosen else tmp_path_factory.mktemp("pools")
 
 
+def bytecode(folder: Path) -> dict[str, str]:
+    """Both sides keep compiled bytecode, as an installed package does, also where the environment forbids it."""
+    return {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+
+
 def run_ours(recipe: str | Path, pool: Path, out: Path, *options: str) -> Figures:
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "pycurate", "run", str(recipe), pool, "--out", out, "--quiet", "--workers", "2"]
-    return measure([*command, *options], {"PYTHONPATH": str(PEER.parent)})
+    return measure([*command, *options], {"PYTHONPATH": str(PEER.parent), **bytecode(out.parent)})
 
 
 def run_peer(pool: Path, out: Path, rule: str) -> Figures:
-    return measure([sys.executable, PEER, pool, out, rule, "2"])
+    return measure([sys.executable, PEER, pool, out, rule, "2"], bytecode(out.parent))
 
 
 @pytest.mark.parametrize("rows", SIZES)

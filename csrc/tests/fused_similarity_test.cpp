@@ -260,20 +260,20 @@ void quantised_rows_say_their_errors() {
             // The bytes of 16 rows end 128 before those of a panel's last step.
             auto bytes = filled<std::int8_t>(steps * panel_step_bytes - 2 * lanes * step_coordinates,
                                              [] { return 99; });
-            std::int32_t sums[lanes];
-            float squares[lanes], errors[lanes], halved_errors[lanes];
-            kernels.quantise(x.data(), d, scale, bytes.data(), sums, squares, errors, halved_errors);
+            auto start = copied(bytes);
+            Sums16 sums, halved_sums;
+            kernels.quantise[0](x.data(), d, scale, start.data(), sums);
+            kernels.quantise[1](x.data(), d, scale, bytes.data(), halved_sums);
+            check(same_bytes(start.data(), bytes.data(), bytes.size()), "the same bytes" + which);
+            check(same_bytes(sums.errors, halved_sums.errors, lanes), "the same errors" + which);
             for (std::size_t l = 0; l < lanes; ++l) {
                 int sum = 0;
                 double square = 0, error = 0, halved_error = 0;
                 for (std::size_t j = 0; j < steps * step_coordinates; ++j) {
                     const int q = bytes[j / step_coordinates * panel_step_bytes + l * step_coordinates +
                                         j % step_coordinates];
-                    if (j >= d) {
-                        check(q == 0, "filled up with zeros" + which);
-                        continue;
-                    }
-                    const double value = x[j * lanes + l], step = scale;
+                    check(j < d || q == 0, "filled up with zeros" + which);
+                    const double value = j < d ? x[j * lanes + l] : 0.0f, step = scale;
                     check(q >= -127 && q <= 127, "in range" + which);
                     check(std::abs(value) > 0.2 || std::abs(value / step - q) < 0.501, "nearest" + which);
                     sum += q;
@@ -283,14 +283,14 @@ void quantised_rows_say_their_errors() {
                     halved_error += halved * halved;
                 }
                 const double most = 1.0 + 1e-6 * static_cast<double>(d);
-                check(sums[l] == sum, "sum of bytes" + which);
-                check(std::abs(squares[l] - square) <= square * (most - 1.0), "squared norm" + which);
+                check(sums.quantised[l] == static_cast<float>(sum), "sum of bytes" + which);
+                check(std::abs(sums.squares[l] - square) <= square * (most - 1.0), "squared norm" + which);
                 // Rounding of value - scale * q, which is as small as 0, is relative to the value.
                 const double rounding = 1e-6 * std::sqrt(square) + 1e-9;
-                check(std::abs(std::sqrt(errors[l]) - std::sqrt(error)) <=
+                check(std::abs(std::sqrt(sums.errors[l]) - std::sqrt(error)) <=
                           std::sqrt(error) * (most - 1.0) + rounding,
                       "error" + which);
-                check(std::abs(std::sqrt(halved_errors[l]) - std::sqrt(halved_error)) <=
+                check(std::abs(std::sqrt(halved_sums.halved_errors[l]) - std::sqrt(halved_error)) <=
                           std::sqrt(halved_error) * (most - 1.0) + rounding,
                       "error of halved bytes" + which);
             }
@@ -620,18 +620,20 @@ void bounds_hold(const Operand& a, const Operand& b, const Rows& x, const Rows& 
             sum += static_cast<long double>(rows.at(i, j)) * rows.at(i, j);
         return std::sqrt(sum);
     };
+    const auto panel_of = [](const Operand& o, const Stage& stage, std::size_t position) {
+        const Stage& source = o.stages[stage.source];
+        return source.panels.data() + position / panel_rows * source.steps * panel_step_bytes;
+    };
     std::size_t violations = 0, loose = 0, judged = 0;
     for (std::size_t s = 0; s < a.stages.size(); ++s) {
         const Stage &stage_a = a.stages[s], &stage_b = b.stages[s];
         auto group = filled<std::uint8_t>(stage_a.steps * group_step_bytes, [] { return 0; });
         for (std::size_t row = 0; row < a.n; row += group_rows) {
             a.kernels->copy_group[a.kernels->halved_group](
-                stage_a.panels.data() + row / panel_rows * stage_a.steps * panel_step_bytes,
-                row % panel_rows / group_rows, stage_a.steps, group.data());
+                panel_of(a, stage_a, row), row % panel_rows / group_rows, stage_a.steps, group.data());
             for (std::size_t col = 0; col < b.n; col += panel_rows) {
-                a.kernels->screen(group.data(),
-                                  stage_b.panels.data() + col / panel_rows * stage_b.steps * panel_step_bytes,
-                                  stage_b.steps, stage_b.start.data() + col, limits.data(), sums.data());
+                a.kernels->screen(group.data(), panel_of(b, stage_b, col), stage_b.steps,
+                                  stage_b.start.data() + col, limits.data(), sums.data());
                 a.kernels->bound(sums.data(), stage_a.group_share.data() + row,
                                  {a.factors.data() + row, a.biases.data() + row},
                                  {b.factors.data() + col, b.biases.data() + col},
@@ -678,7 +680,7 @@ void proven_bounds_hold() {
                         continue;  // only the arithmetic after the cosine differs
                     const auto a = prepared(x, metric, used, Precision::exact, 1),
                                b = prepared(y, metric, used, Precision::exact, 2);
-                    check(a->stages.size() == (used != nullptr ? used->stages.size() : 0) + 1, "stages");
+                    check(used == nullptr || a->stages[0].coordinates == (d < 16 ? d : 16), "prefixes");
                     bounds_hold(*a, *b, x, y,
                                 std::string(element_names[static_cast<int>(element)]) + ", " +
                                     metric_names[static_cast<int>(metric)] + ", d " + std::to_string(d));

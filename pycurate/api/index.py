@@ -129,19 +129,23 @@ def index_pool(
         nlist=nlist,
         prefix=prefix,
         seed=seed,
-        source={
-            "pool": opened.root,
-            "layout": opened.layout,
-            "embedding": embedding,
-            "shards": len(opened.shards),
-            "uid_source": opened.uid_source,
-        },
+        source=_source(opened, embedding),
         threads=threads,
         dtype="bfloat16" if info.dtype == "bfloat16" else None,
         progress=tell,
     )
     told.finish()
     return IndexReport(index)
+
+
+def _source(pool: Pool, embedding: str) -> dict[str, Any]:
+    return {
+        "pool": pool.root,
+        "layout": pool.layout,
+        "embedding": embedding,
+        "shards": len(pool.shards),
+        "uid_source": pool.uid_source,
+    }
 
 
 def _blocks(pool: Pool, embedding: str, columns: Sequence[str], progress: Progress) -> Iterator[Block]:

@@ -36,7 +36,7 @@ from pycurate.pipeline.external_sort import merge_runs, write_run
 from pycurate.pipeline.ledger import FORMAT as ledger_format
 from pycurate.pipeline.ledger import write_ledger
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, column_sets, scan_shard
-from pycurate.pipeline.workspace import Workspace, digest, has_marker, ready, remove_marker, write_marker
+from pycurate.pipeline.workspace import FINISHED, Workspace, digest, has_marker, ready, remove_marker, write_marker
 from pycurate.recipes import Recipe
 from pycurate.report import manifest as records
 from pycurate.report.html import write_report
@@ -50,7 +50,9 @@ from pycurate.report.outcome import (
     shard_outcome,
 )
 
-FINISHED = "finished.json"
+EXCHANGE_ROW_BYTES = 300
+"""For a step that exchanges, a quarter (the plan holds four copies) of the words of a caption as Python texts, 600
+bytes, and of its 17 pairs, unsorted and sorted."""
 FLOAT_KINDS = ("f", "i")
 
 
@@ -149,7 +151,7 @@ def run_memory(settings: Settings, sets: Sequence[ColumnSet]) -> MemoryPlan:
         settings.memory_bytes,
         workers=settings.workers,
         processes=settings.processes is not False,
-        row_bytes=2 * row_bytes + 64,
+        row_bytes=2 * row_bytes + 64 + EXCHANGE_ROW_BYTES * sum(s.step.exchanges for s in sets),
         shard_rows=max(shard.rows for shard in shards),
         score_row_bytes=sum(8 * len(s.columns) for s in sets),
     )
@@ -194,7 +196,7 @@ class _Run:
         with self._stage("report"):
             examples = collect_examples(self.settings.pool, outcome.examples, engine)
             manifest = self._manifest(decider, outcome, fingerprints, memory, rows)
-            self._finish(manifest, examples, key)
+            self._finish(manifest, examples, {name: s.folder for s in sets for name in s.columns}, key)
         return RunResult(self.out, manifest, reused=False)
 
     @contextmanager
@@ -329,13 +331,17 @@ class _Run:
             subset=records.SubsetRecord(path="subset.npy", rows=rows, sha256=_sha256(self.out / "subset.npy")),
         )
 
-    def _finish(self, manifest: records.Manifest, examples: records.Examples, key: str) -> None:
+    def _finish(
+        self, manifest: records.Manifest, examples: records.Examples, columns: dict[str, str], key: str
+    ) -> None:
         for name, record in ((records.EXAMPLES_NAME, examples), (records.MANIFEST_NAME, manifest)):
             with atomic_write(self.out / name) as file:
                 file.write(record.model_dump_json(indent=1).encode())
         if self.options.report:
             write_report(self.out)
-        write_json_atomic(self.out / "workspace" / FINISHED, {"key": key, "subset": manifest.subset.sha256})
+        write_json_atomic(
+            self.out / "workspace" / FINISHED, {"key": key, "subset": manifest.subset.sha256, "columns": columns}
+        )
 
 
 def environment(threads: int) -> records.EnvironmentRecord:

@@ -31,7 +31,7 @@ from pycurate.cli.options import (
 )
 from pycurate.cli.subset import subset_app
 from pycurate.cli.terminal import console, progress_bars, show
-from pycurate.errors import PycurateError
+from pycurate.errors import InputError, PycurateError
 
 if TYPE_CHECKING:
     from pycurate.io.pool import Pool
@@ -278,18 +278,32 @@ def reshard(
 
 @app.command()
 def export(
-    pool: PoolArgument,
-    subset: Annotated[Path, typer.Option("--subset", "-s", help="Uid file.")],
+    source: Annotated[
+        str, typer.Argument(metavar="POOL", help="A pool; with --scores the folder of a run.", show_default=False)
+    ],
     out: OutOption,
+    subset: Annotated[Path | None, typer.Option("--subset", "-s", help="Uid file.")] = None,
+    scores: Annotated[bool, typer.Option("--scores", help="Write the scores of a run, keyed by uid.")] = False,
     workers: WorkersOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the metadata of a subset: the pool's parquet files with only the kept rows, every column as it was."""
-    from pycurate.api.export import export_parquet
+    """Write the metadata of a subset: the pool's parquet files with only the kept rows, every column as it was.
 
+    With --scores, POOL is the output folder of a finished run, and its score columns are written by shard, for all rows
+    or those of --subset.
+    """
+    from pycurate.api.export import export_parquet
+    from pycurate.api.export_scores import export_scores
+
+    if subset is None and not scores:
+        raise InputError("--subset: expected the uid file of the rows to write; only --scores goes without")
     with progress_bars(quiet) as progress:
-        show(export_parquet(pool, subset, out, workers=workers, progress=progress), as_json)
+        if scores:
+            show(export_scores(source, out, subset=subset, workers=workers, progress=progress), as_json)
+        else:
+            assert subset is not None
+            show(export_parquet(source, subset, out, workers=workers, progress=progress), as_json)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from pycurate.errors import InputError
 from pycurate.index import faiss_calls
 from pycurate.index.certificate import certify
 from pycurate.index.folder import Generation, NpyWriter, mapped
-from pycurate.index.kinds import IndexPlan, Kind, plan_index
+from pycurate.index.kinds import IndexPlan, Kind, plan_index, training_rows
 from pycurate.index.kmeans import assign, kmeans
 from pycurate.index.rows import Rows, check_count, check_metric
 from pycurate.index.sampling import sample_rows
@@ -76,7 +76,7 @@ def build_index(
         Index only the first coordinates, as Matryoshka embeddings allow (Kusupati et al., 2022): smaller and quicker;
         for cosine they are scaled to length 1. Candidates are re-scored on all coordinates.
     seed
-        Of the training sample (256 rows a list), of the quantiser and of the certificate.
+        Of the training sample (64 rows a list, at least 16,384), of the quantiser and of the certificate.
     uids, attributes
         (n,) uids and an Arrow table of n rows, when ``x`` is an array.
     source
@@ -293,6 +293,7 @@ def _build(plan: IndexPlan, stored: _Store, wanted: _Wanted) -> Any:
         plan.nlist,
         metric=lists_by,
         iterations=TRAINING_ITERATIONS,
+        sample=training_rows(plan.nlist),
         seed=wanted.seed,
         threads=threads,
         dtype=rows.dtype,

@@ -12,7 +12,7 @@ from pycurate.kernels.rowwise import Metric, pair_similarity
 Indices = NDArray[np.int64]
 Similarities = NDArray[np.float32]
 
-FEW_QUERIES = 8
+FEW_QUERIES = 16
 """Up to so many queries each reads the rows once, in place; packing rows for the tile loop costs more than that."""
 GATHER_BYTES = 32 << 20
 

@@ -6,6 +6,7 @@ to length 1; its scores are thrown away.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,9 @@ EF_CONSTRUCTION = 100
 def load_faiss() -> Any:
     """The module; MissingDependencyError where it is not installed."""
     try:
-        import faiss
+        with warnings.catch_warnings():  # until 1.13 loading it uses deprecated names of NumPy and of Python
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import faiss
     except ImportError as error:
         raise MissingDependencyError(
             f"index: FAISS could not be loaded ({error}); run `pip install faiss-cpu`, or use kind 'flat'"

@@ -13,7 +13,7 @@ from pycurate.index import faiss_calls
 from pycurate.index.certificate import SAMPLE_ROWS, recall_certificate
 from pycurate.index.exact import best_first, exact_nearest, nothing_found, rescored, without_self
 from pycurate.index.graph import KnnGraph
-from pycurate.index.kinds import default_nlist
+from pycurate.index.kinds import default_nlist, training_rows
 from pycurate.index.kmeans import assign, kmeans
 from pycurate.index.rows import Rows, check_count, check_metric
 from pycurate.kernels.fused_similarity import nearest
@@ -81,14 +81,7 @@ def knn_graph(
     InputError
         A value is not as above, or a similarity does not fit float16.
     """
-    check_metric(metric)
-    for name, count in (("k", k), ("nprobe", nprobe), ("ef", ef), ("sample", sample), ("nlist", nlist)):
-        if count is not None:
-            check_count(name, count)
-    if method not in METHODS:
-        raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    if weights not in ("float32", "float16"):
-        raise InputError(f"weights: expected 'float32' or 'float16', got {weights!r}")
+    _check(metric, method, weights, k=k, nprobe=nprobe, ef=ef, sample=sample, nlist=nlist)
     rows = Rows.of("x", x, dtype)
     judged = rows.judged(metric, threads)
     usable = np.flatnonzero(judged)
@@ -109,17 +102,21 @@ def knn_graph(
     there = indices >= 0
     indptr = np.zeros(len(rows) + 1, np.uint64)
     np.cumsum(there.sum(axis=1), out=indptr[1:])
-    graph = KnnGraph(
-        indptr,
-        indices[there].astype(np.uint32 if len(rows) <= _WIDE else np.uint64),
-        _weights(similarities[there], weights),
-        "similarity",
-        metric,
-        method,
-        np.flatnonzero(~judged),
-        certificate,
-    )
+    columns: NDArray[np.unsignedinteger[Any]] = indices[there].astype(np.uint32 if len(rows) <= _WIDE else np.uint64)
+    kept = _weights(similarities[there], weights)
+    graph = KnnGraph(indptr, columns, kept, "similarity", metric, method, np.flatnonzero(~judged), certificate)
     return graph if out is None else graph.save(out)
+
+
+def _check(metric: str, method: str, weights: str, **counts: int | None) -> None:
+    check_metric(metric)
+    for name, count in counts.items():
+        if count is not None:
+            check_count(name, count)
+    if method not in METHODS:
+        raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if weights not in ("float32", "float16"):
+        raise InputError(f"weights: expected 'float32' or 'float16', got {weights!r}")
 
 
 def _weights(similarities: NDArray[np.float32], kind: str) -> NDArray[np.floating[Any]]:
@@ -144,7 +141,14 @@ def _by_groups(
     """Self-search group by group: the rows of a group against those of the groups nearest to it, by brute force."""
     by: Literal["l2", "cosine"] = "l2" if metric == "l2" else "cosine"
     trained = kmeans(
-        rows.values, groups, metric=by, iterations=TRAINING_ITERATIONS, seed=seed, threads=threads, dtype=rows.dtype
+        rows.values,
+        groups,
+        metric=by,
+        iterations=TRAINING_ITERATIONS,
+        sample=training_rows(groups),
+        seed=seed,
+        threads=threads,
+        dtype=rows.dtype,
     )
     clusters = assign(rows.values, trained.centroids, by, threads=threads, dtype=rows.dtype).clusters[usable]
     # A zero row has no direction, but inner products; it goes to the first group.

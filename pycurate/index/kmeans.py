@@ -129,19 +129,13 @@ def kmeans(
     rows = Rows.of("x", x, dtype)
     count = SAMPLE_PER_CENTROID * k if sample is None else sample
     check_count("sample", count)
-    drawn = drawn_rows(len(rows), count, seed)
-    order = np.argsort(drawn)
-    taken = rows.take(drawn[order])
-    judged = taken.judged(metric, threads)
-    if (usable := int(judged.sum())) < k:
+    sampled = _Sample.of(rows, count, metric, seed, threads)
+    if (usable := len(sampled.points)) < k:
         raise InputError(
             f"k: expected at most the {usable:,} rows to train on that can be judged, got {k:,}; of {len(rows):,} rows "
-            f"{len(drawn):,} were drawn: lower k, raise sample or give more rows"
+            f"{usable + len(sampled.unjudged):,} were drawn: lower k, raise sample or give more rows"
         )
-    points = taken.take(np.flatnonzero(judged)).widened(threads)
-    rank = np.empty(len(drawn), np.int64)
-    rank[order] = np.arange(len(drawn))  # from a row's place in the draw to its place in the sample
-    first = (np.cumsum(judged) - 1)[rank[judged[rank]][:k]]
+    points, first = sampled.points, sampled.drawn_first[:k]
     centroids = points[first] if init == "random" else _spread_rows(points, k, metric, int(first[0]), seed, threads)
     training = _Lloyd(points, centroids, metric, seed, threads)
     converged = training.run(iterations, tolerance)
@@ -151,8 +145,8 @@ def kmeans(
         np.array(training.inertia),
         training.sizes,
         converged,
-        drawn[order][judged],
-        drawn[order][~judged],
+        sampled.rows,
+        sampled.unjudged,
         training.reseeded,
         seed,
     )
@@ -220,6 +214,26 @@ def _check(k: int, metric: str, iterations: int, tolerance: float, init: str) ->
         raise InputError(f"init: expected 'random' or 'k-means++', got {init!r}")
     if not 0 <= tolerance < 1:
         raise InputError(f"tolerance: expected a share of at least 0 and below 1, got {tolerance}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """The rows to train on."""
+
+    points: NDArray[np.float32]
+    rows: NDArray[np.int64]  # of x, rising
+    unjudged: NDArray[np.int64]  # drawn rows that are left out, rising
+    drawn_first: NDArray[np.int64]  # places in points, in the order in which they were drawn
+
+    @classmethod
+    def of(cls, rows: Rows, count: int, metric: KMeansMetric, seed: int, threads: int | None) -> _Sample:
+        drawn = drawn_rows(len(rows), count, seed)
+        rising = np.sort(drawn)
+        taken = rows.take(rising)
+        judged = taken.judged(metric, threads)
+        usable = drawn[judged[np.searchsorted(rising, drawn)]]
+        points = taken.take(np.flatnonzero(judged)).widened(threads)
+        return cls(points, rising[judged], rising[~judged], np.searchsorted(rising[judged], usable))
 
 
 class _Lloyd:

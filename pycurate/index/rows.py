@@ -14,7 +14,7 @@ from pycurate.kernels.arrays import matrix_of
 from pycurate.kernels.rowwise import A_NOT_FINITE, A_ZERO, Metric, convert, row_statistics
 
 METRICS = ("cosine", "inner_product", "l2")
-BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 32 << 20
 """Rows are widened and gathered in blocks of about this size, so that a matrix larger than memory can be read."""
 
 

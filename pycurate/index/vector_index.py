@@ -209,14 +209,18 @@ class VectorIndex:
         return indices, similarities
 
     def _proposed(self, queries: Rows, count: int, way: _Way, threads: int | None) -> NDArray[np.int64]:
-        part = queries if way.prefix is None else queries.prefix(way.prefix)
+        if way.prefix is not None:
+            part = queries.prefix(way.prefix)
+            good = np.flatnonzero(part.judged(self.metric, threads))
+            if len(good) < len(part):  # a row of length 0 in its first coordinates has no direction there to look in
+                found = nothing_found(len(part), count)[0]
+                found[good] = self._proposed(queries.take(good), count, way, threads)
+                return found
+            queries = part
         if self._faiss is None:
-            found = nothing_found(len(part), count)[0]
-            good = np.flatnonzero(part.judged(self.metric, threads))  # a row may be zero in its first coordinates
-            vectors = self.vectors.prefix(part.dimension)
-            found[good] = exact_nearest(part.take(good), vectors, count, self.metric, rows=way.rows, threads=threads)[0]
-            return found
-        seen = faiss_calls.seen_by_faiss(part, self.metric, threads)
+            vectors = self.vectors.prefix(queries.dimension)
+            return exact_nearest(queries, vectors, count, self.metric, rows=way.rows, threads=threads)[0]
+        seen = faiss_calls.seen_by_faiss(queries, self.metric, threads)
         with faiss_calls.faiss_threads(threads):
             places = faiss_calls.propose(
                 self._faiss,

@@ -152,7 +152,7 @@ def pairs_above(
     if most < 0:
         raise ValueError(f"max_pairs: expected at least 0, got {max_pairs}")
     join = join_of(x, y, metric, precision, unjudged, threads, dtype)
-    found = _core.fused_similarity.pairs_above(*join.operands(), limit, most, join.threads, progress)
+    found = _core.fused_similarity.pairs_above(*join.operands(limit=limit), limit, most, join.threads, progress)
     if found is None:
         raise InputError(
             f"max_pairs: expected at most {most:,} pairs at or above {limit:g}, but there are more; raise the "
@@ -201,7 +201,7 @@ def components_above(
     """
     limit = float32_of("threshold", threshold)
     join = join_of(x, None, metric, precision, unjudged, threads, dtype)
-    rows, cols = _core.fused_similarity.forest_above(*join.operands(), limit, join.threads, progress)
+    rows, cols = _core.fused_similarity.forest_above(*join.operands(limit=limit), limit, join.threads, progress)
     distinct = join.left.distinct
     if distinct.has_copies:
         # Copies reach each other, or they reach the same other row: else each of them is alone.
@@ -249,7 +249,9 @@ def count_above(
     counted = (join.right or join.left).distinct
     weights = counted.sizes if counted.has_copies else None
     of_x, of_y = (weights, None) if join.right is None else (None, weights)
-    counts, _ = _core.fused_similarity.count_above(*join.operands(), limit, of_x, of_y, join.threads, progress)
+    counts, _ = _core.fused_similarity.count_above(
+        *join.operands(limit=limit), limit, of_x, of_y, join.threads, progress
+    )
     if join.right is None and distinct.has_copies:
         counts += (distinct.sizes - 1) * (join.left.self_similarities(metric) >= limit)
     return distinct.spread(counts, -1)
@@ -305,7 +307,7 @@ def most_similar_earlier(
     rank = ranks_of(order, distinct.n)
     if not distinct.has_copies:
         found = _core.fused_similarity.max_earlier(
-            *join.operands(), rank[distinct.rows], None, limit, join.threads, progress
+            *join.operands(limit=limit), rank[distinct.rows], None, limit, join.threads, progress
         )
         ranks, best = distinct.spread(found[0], -1), distinct.spread(found[1], np.nan)
     else:
@@ -353,7 +355,9 @@ def nearest(
     queries, targets = join.left.distinct, (join.right or join.left).distinct
     most = min(wanted, len(targets.rows) - (join.right is None))
     if most > 0 and len(queries.rows):
-        indices, near, _, _ = _core.fused_similarity.top_k(*join.operands(), most, False, join.threads, progress)
+        indices, near, _, _ = _core.fused_similarity.top_k(
+            *join.operands(neighbors=most), most, False, join.threads, progress
+        )
     else:
         indices, near = np.empty((len(queries.rows), 0), np.int64), np.empty((len(queries.rows), 0), np.float32)
     own = join.left.self_similarities(metric) if join.right is None and targets.has_copies else None
@@ -458,7 +462,7 @@ def _most_similar_earlier_of_copies(
         return None if progress is None else lambda fraction: progress(begin + share * fraction)
 
     group_ranks, group_best, _, _ = _core.fused_similarity.max_earlier(
-        *join.operands(), first, None, floor, join.threads, part(0.5, 0) if split else progress
+        *join.operands(limit=floor), first, None, floor, join.threads, part(0.5, 0) if split else progress
     )
     ranks, best = distinct.spread(group_ranks, -1), distinct.spread(group_best, np.nan)
     later = np.sort(later)

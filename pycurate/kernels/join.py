@@ -11,6 +11,7 @@ from pycurate.errors import InputError
 from pycurate.kernels.arrays import matrix_of, require_option, thread_count_of
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices, self_similarities
 from pycurate.kernels.rowwise import Metric
+from pycurate.kernels.screening import screening_of
 
 Precision: TypeAlias = Literal["exact", "float32"]
 Unjudged: TypeAlias = Literal["skip", "raise"]
@@ -36,16 +37,31 @@ class Join(NamedTuple):
     precision: Precision
     threads: int
 
-    def operands(self) -> tuple[_core.fused_similarity.Operand, _core.fused_similarity.Operand | None]:
-        """The two sides as the kernels take them."""
+    def operands(
+        self, *, limit: float | None = None, neighbors: int | None = None
+    ) -> tuple[_core.fused_similarity.Operand, _core.fused_similarity.Operand | None]:
+        """The two sides as the kernels take them.
+
+        ``limit``, below which pairs do not matter, or how many ``neighbors`` a row asks for decide what is prepared to
+        screen them with; never a result.
+        """
         right = None if self.right is None else (self.right, self.right.distinct.rows)
-        return self.operands_of((self.left, self.left.distinct.rows), right)
+        return self.operands_of((self.left, self.left.distinct.rows), right, limit=limit, neighbors=neighbors)
 
     def operands_of(
-        self, left: tuple[Side, Indices], right: tuple[Side, Indices] | None
+        self,
+        left: tuple[Side, Indices],
+        right: tuple[Side, Indices] | None,
+        *,
+        limit: float | None = None,
+        neighbors: int | None = None,
     ) -> tuple[_core.fused_similarity.Operand, _core.fused_similarity.Operand | None]:
         """Some rows of each side as the kernels take them; they share what screening them needs."""
+        sides = [(side.array, side.element, rows) for side, rows in ((left,) if right is None else (left, right))]
+        asked = limit is not None or neighbors is not None
         screening = None
+        if asked and self.metric == "cosine" and self.precision == "exact":
+            screening = screening_of(sides, limit, neighbors)
 
         def operand(side: Side, rows: Indices) -> _core.fused_similarity.Operand:
             part = None if len(rows) == len(side.array) else rows

@@ -23,9 +23,9 @@ _KEY_BITS = 64
 
 
 def sorted_pairs(pairs: Pairs, start: int) -> Pairs:
-    """The pairs of one block as a segment: sorted by key, then row; rows count from the block's place in its shard."""
+    """The pairs of one block as a segment: sorted by key; rows count from the beginning of its shard."""
     keys, rows = pairs
-    order = np.lexsort((rows, keys))
+    order = np.argsort(keys)
     return keys[order], rows[order] + np.uint32(start)
 
 

@@ -69,7 +69,7 @@ def _batch(
             pa.DictionaryArray.from_arrays(arrow_values(rule, reason > 0), names),
             arrow_values(value, ~np.isnan(value)),
             pa.DictionaryArray.from_arrays(arrow_values(place, limited[reason]), arrow_values(thresholds[limited])),
-            pa.nulls(len(uids), pa.string()) if decision.detail is None else _text(decision.detail[part]),
+            pa.nulls(len(uids), pa.string()) if decision.detail is None else optional_texts(decision.detail[part]),
             pa.nulls(len(uids), pa.string()),
         ],
         schema=SCHEMA,
@@ -82,8 +82,8 @@ def hex_strings(uids: UidArray) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(uids), [None, pa.py_buffer(offsets), pa.py_buffer(format_hex(uids))])
 
 
-def _text(detail: NDArray[np.bytes_]) -> pa.Array:
-    """Null-terminated UTF-8 as a dictionary of the few distinct texts; null where empty."""
+def optional_texts(detail: NDArray[np.bytes_]) -> pa.Array:
+    """Null-terminated UTF-8, of which few are distinct, as an Arrow string array; null where empty."""
     distinct, place = np.unique(detail, return_inverse=True)
     return pa.DictionaryArray.from_arrays(
         arrow_values(place.astype(np.int32), detail != b""), _strings([text.decode() for text in distinct.tolist()])

@@ -28,6 +28,8 @@ from pycurate.io.atomic import atomic_write, write_json_atomic
 from pycurate.pipeline.step import Pairs
 from pycurate.types import UID_DTYPE, ScoreArray
 
+FINISHED = "finished.json"
+"""Written last: which run is finished here, and in which folders its score columns lie."""
 FORMAT = 1  # bumped when files of an earlier layout cannot be read
 _PAIRS = pa.schema([pa.field("key", pa.uint64(), nullable=False), pa.field("row", pa.uint32(), nullable=False)])
 

@@ -24,8 +24,8 @@ from pycurate.report.manifest import (
 from pycurate.types import Rule, UidArray
 
 EXAMPLES_PER_SIDE = 6
-EXAMPLE_SHARDS = 8
-"""Shards that examples come from. Their captions are read again, which must not grow with the pool."""
+EXAMPLE_SHARDS = 4
+"""Shards that examples come from. Their captions are read again, 5 to 10 ms a shard: it must not grow with the pool."""
 EXAMPLE_ROWS = 1 << 14
 """First rows of such a shard that examples come from, where these have enough: what is read again stays one block."""
 

@@ -318,3 +318,18 @@ def test_the_manifest_is_json_that_other_tools_read(pool_path: Path, recipe: Rec
     assert facts["memory"]["peak_bytes"] > 0
     assert [stage["name"] for stage in facts["stages"]] == ["fingerprint", "scan", "fit", "decide", "write"]
     assert (tmp_path / "out" / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_run_by_command_loads_only_what_it_uses(tmp_path: Path, pool_factory: Any) -> None:
+    """Each of these costs 10 to 100 ms of every run; a preset over stored scores needs none of them."""
+    pool = pool_factory.datacomp(tmp_path / "pool", shards=2, rows=20)
+    heavy = ["PIL", "asyncio", "duckdb", "fsspec", "multiprocessing.pool", "numba", "pandas", "pyarrow.compute", "rich"]
+    arguments = ["pycurate", "run", "datacomp-clip-l14-30", str(pool), "-o", str(tmp_path / "out"), "-q"]
+    code = (
+        f"import sys\nsys.argv = {arguments}\n"
+        "from pycurate.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print('loaded', [name for name in {heavy} if name in sys.modules])\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "loaded []"

@@ -65,6 +65,8 @@ def test_json_is_json_and_nothing_else(pool: Path, finished: Path, tmp_path: Pat
     assert found["samples"] == 61
     found = json.loads(invoke("export", pool, "--subset", subset, "--out", tmp_path / "e", "--json"))
     assert found["rows"] == 61
+    found = json.loads(invoke("export", finished, "--scores", "--out", tmp_path / "s", "--json"))
+    assert (found["rows"], found["columns"]) == (200, ["clip_l14_similarity_score"])
 
 
 def test_recipes_show_is_a_recipe_that_runs(pool: Path, finished: Path, tmp_path: Path) -> None:
@@ -105,6 +107,7 @@ def test_a_report_can_be_written_again(finished: Path) -> None:
         (("run", "datacomp-none", "POOL", "-o", "o", "--memory", "1M"), 4, "is not enough for"),
         (("run", "datacomp-none", "POOL", "-o", "o", "--set", "x"), 2, "--set: expected KEY=VALUE, got 'x'"),
         (("run", "datacomp-none"), 2, "Missing argument"),
+        (("export", "POOL", "-o", "o"), 2, "--subset: expected the uid file of the rows to write"),
         (("doctor", "broken"), 1, ""),
         (("report", "full"), 2, "expected the output folder of a finished"),
         (("subset", "info", "bad.yaml"), 2, "bad.yaml"),

@@ -16,7 +16,7 @@ def test_the_shards_of_examples_depend_on_names_only() -> None:
     chosen = example_shards(names)
     assert len(chosen) == EXAMPLE_SHARDS
     assert chosen == example_shards(names[::-1])
-    assert len({name[-2:] for name in chosen}) > 4  # spread, not the first few
+    assert len({name[-2:] for name in chosen}) > 2  # spread, not the first few
     assert example_shards(names[:3]) == set(names[:3])
 
 

@@ -10,9 +10,12 @@ import pyarrow as pa
 import pytest
 
 from pycurate import Recipe, open_pool, plan, run
+from pycurate.api.run import run_memory
+from pycurate.api.settings import settle
 from pycurate.errors import RecipeError
 from pycurate.ops.text.grams import caption_grams, frequent_cut
 from pycurate.ops.text.row_keys import normalise_caption
+from pycurate.pipeline.scan import column_sets
 from pycurate.pipeline.workspace import Workspace
 from pycurate.steps import RareTokens, Threshold
 
@@ -158,3 +161,13 @@ def test_vocabulary_changes_the_fit_and_not_the_grams() -> None:
     assert few.fit_parameters() != many.fit_parameters()
     with pytest.raises(RecipeError, match="rare_tokens: vocabulary: expected greater than or equal to 1, got 0"):
         RareTokens(vocabulary=0)
+
+
+def test_blocks_are_shorter_where_words_are_handed_out(tmp_path: Path, pool_factory: Any) -> None:
+    pool = open_pool(pool_factory.datacomp(tmp_path / "pool", shards=1, rows=20))
+
+    def block_rows(step: dict[str, Any]) -> int:
+        settings = settle(Recipe(name="r", steps=[step]), pool, 200 << 20, 1, False)
+        return run_memory(settings, column_sets(settings.recipe.steps)).block_rows
+
+    assert block_rows({"rare_tokens": {}}) < 0.75 * block_rows({"frequency": {"key": "caption", "max_rows": 1}})

@@ -54,6 +54,8 @@ class Screening {
 /// up.
 struct Stage {
     std::size_t coordinates, steps;
+    std::size_t
+        source;  // the stage whose panels it reads: its own, or of the last, of which it is the beginning
     double scale;
     double unit;   // a tile's sum of 1 in cosine: scale^2, twice that for halved groups
     double extra;  // in cosine
@@ -82,7 +84,7 @@ class Operand {
     std::vector<std::uint32_t> order;    // by position: index
     std::vector<double> squares;         // by position: canonical squared norm
     std::vector<float> factors, biases;  // by position, see Kernels::bound; for l2 the bias holds its slack
-    std::vector<Stage> stages;           // prefixes rising, then all coordinates; empty: nothing is screened
+    std::vector<Stage> stages;  // of rising length, the last has all coordinates; empty: nothing is screened
 
     std::size_t panels() const noexcept { return (n + panel_rows - 1) / panel_rows; }
     std::size_t positions() const noexcept { return panels() * panel_rows; }

@@ -37,6 +37,35 @@ struct Avx2 {
     static Lanes multiply_add(Lanes x, Lanes y, Lanes sum) noexcept {
         return {_mm256_fmadd_ps(x.low, y.low, sum.low), _mm256_fmadd_ps(x.high, y.high, sum.high)};
     }
+    static Lanes subtract(Lanes x, Lanes y) noexcept {
+        return {_mm256_sub_ps(x.low, y.low), _mm256_sub_ps(x.high, y.high)};
+    }
+    static Lanes largest(Lanes x, Lanes y) noexcept {
+        return {_mm256_max_ps(x.low, y.low), _mm256_max_ps(x.high, y.high)};
+    }
+    static Lanes least(Lanes x, Lanes y) noexcept {
+        return {_mm256_min_ps(x.low, y.low), _mm256_min_ps(x.high, y.high)};
+    }
+    static Lanes gather(const float* x, std::size_t stride) noexcept {
+        const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        const __m256i places = _mm256_mullo_epi32(lane, _mm256_set1_epi32(static_cast<int>(stride)));
+        return {_mm256_i32gather_ps(x, places, 4), _mm256_i32gather_ps(x + 8 * stride, places, 4)};
+    }
+    static __m256i bytes_of(__m256 p, __m256 q, __m256 r, __m256 s) noexcept {
+        const __m256i byte = _mm256_set1_epi32(0xff);
+        const auto bits = [](__m256 x) { return _mm256_castps_si256(x); };
+        const __m256i low = _mm256_or_si256(_mm256_and_si256(bits(p), byte),
+                                            _mm256_slli_epi32(_mm256_and_si256(bits(q), byte), 8));
+        const __m256i high = _mm256_or_si256(_mm256_slli_epi32(_mm256_and_si256(bits(r), byte), 16),
+                                             _mm256_slli_epi32(bits(s), 24));
+        return _mm256_or_si256(low, high);
+    }
+    /// The lowest byte of each, the four of a lane together.
+    static void store_bytes(Lanes p, Lanes q, Lanes r, Lanes s, std::int8_t* out) noexcept {
+        auto* to = reinterpret_cast<__m256i*>(out);
+        _mm256_storeu_si256(to, bytes_of(p.low, q.low, r.low, s.low));
+        _mm256_storeu_si256(to + 1, bytes_of(p.high, q.high, r.high, s.high));
+    }
     static std::uint64_t not_below(Lanes x, Lanes y) noexcept {
         const int low = _mm256_movemask_ps(_mm256_cmp_ps(x.low, y.low, _CMP_NLT_UQ));
         const int high = _mm256_movemask_ps(_mm256_cmp_ps(x.high, y.high, _CMP_NLT_UQ));
@@ -290,11 +319,11 @@ extern const Kernels avx2{screen<Dot>,
                           scores<Avx2>,
                           exponentials<Avx2>,
                           add_exponentials<Avx2>,
-                          transpose,
+                          transpose<Avx2>,
                           project<Avx2>,
-                          flip,
-                          hadamard,
-                          quantise,
+                          flip<Avx2>,
+                          hadamard<Avx2>,
+                          {quantise<Avx2, false>, quantise<Avx2, true>},
                           {copy_group<false>, copy_group<true>},
                           burn_bytes,
                           burn_floats};

@@ -25,6 +25,23 @@ struct Avx512 {
     static Lanes add(Lanes x, Lanes y) noexcept { return _mm512_add_ps(x, y); }
     static Lanes multiply(Lanes x, Lanes y) noexcept { return _mm512_mul_ps(x, y); }
     static Lanes multiply_add(Lanes x, Lanes y, Lanes sum) noexcept { return _mm512_fmadd_ps(x, y, sum); }
+    static Lanes subtract(Lanes x, Lanes y) noexcept { return _mm512_sub_ps(x, y); }
+    static Lanes largest(Lanes x, Lanes y) noexcept { return _mm512_max_ps(x, y); }
+    static Lanes least(Lanes x, Lanes y) noexcept { return _mm512_min_ps(x, y); }
+    static Lanes gather(const float* x, std::size_t stride) noexcept {
+        const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        return _mm512_i32gather_ps(_mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(stride))), x,
+                                   4);
+    }
+    /// The lowest byte of each, the four of a lane together.
+    static void store_bytes(Lanes p, Lanes q, Lanes r, Lanes s, std::int8_t* out) noexcept {
+        const auto bits = [](Lanes x) { return _mm512_castps_si512(x); };
+        const __m512i low =
+            _mm512_mask_blend_epi8(0x2222222222222222u, bits(p), _mm512_slli_epi32(bits(q), 8));
+        const __m512i high = _mm512_mask_blend_epi8(0x8888888888888888u, _mm512_slli_epi32(bits(r), 16),
+                                                    _mm512_slli_epi32(bits(s), 24));
+        _mm512_storeu_si512(out, _mm512_mask_blend_epi16(0xaaaaaaaau, low, high));
+    }
     static std::uint64_t not_below(Lanes x, Lanes y) noexcept {
         return _mm512_cmp_ps_mask(x, y, _CMP_NLT_UQ);
     }
@@ -278,11 +295,11 @@ extern const Kernels avx512{screen<Dot>,
                             scores<Avx512>,
                             exponentials<Avx512>,
                             add_exponentials<Avx512>,
-                            transpose,
+                            transpose<Avx512>,
                             project<Avx512>,
-                            flip,
-                            hadamard,
-                            quantise,
+                            flip<Avx512>,
+                            hadamard<Avx512>,
+                            {quantise<Avx512, false>, quantise<Avx512, true>},
                             {copy_group<false>, copy_group<true>},
                             burn_bytes,
                             burn_floats};

@@ -55,6 +55,28 @@ struct Scalar {
     static Lanes multiply_add(const Lanes& x, const Lanes& y, const Lanes& sum) noexcept {
         return each([&](std::size_t l) { return x.lane[l] * y.lane[l] + sum.lane[l]; });
     }
+    static Lanes subtract(const Lanes& x, const Lanes& y) noexcept {
+        return each([&](std::size_t l) { return x.lane[l] - y.lane[l]; });
+    }
+    static Lanes largest(const Lanes& x, const Lanes& y) noexcept {
+        return each([&](std::size_t l) { return x.lane[l] > y.lane[l] ? x.lane[l] : y.lane[l]; });
+    }
+    static Lanes least(const Lanes& x, const Lanes& y) noexcept {
+        return each([&](std::size_t l) { return x.lane[l] < y.lane[l] ? x.lane[l] : y.lane[l]; });
+    }
+    static Lanes gather(const float* x, std::size_t stride) noexcept {
+        return each([&](std::size_t l) { return x[l * stride]; });
+    }
+    /// The lowest byte of each, the four of a lane together.
+    static void store_bytes(const Lanes& p, const Lanes& q, const Lanes& r, const Lanes& s,
+                            std::int8_t* out) noexcept {
+        for (std::size_t l = 0; l < lanes; ++l) {
+            const float values[step_coordinates] = {p.lane[l], q.lane[l], r.lane[l], s.lane[l]};
+            for (std::size_t i = 0; i < step_coordinates; ++i)
+                out[l * step_coordinates + i] =
+                    static_cast<std::int8_t>(std::bit_cast<std::uint32_t>(values[i]) & 0xffu);
+        }
+    }
     static std::uint64_t not_below(const Lanes& x, const Lanes& y) noexcept {
         std::uint64_t mask = 0;
         for (std::size_t l = 0; l < lanes; ++l)
@@ -163,11 +185,11 @@ extern const Kernels scalar{screen,
                             scores<Scalar>,
                             exponentials<Scalar>,
                             add_exponentials<Scalar>,
-                            transpose,
+                            transpose<Scalar>,
                             project<Scalar>,
-                            flip,
-                            hadamard,
-                            quantise,
+                            flip<Scalar>,
+                            hadamard<Scalar>,
+                            {quantise<Scalar, false>, quantise<Scalar, true>},
                             {copy_group<false>, copy_group<true>},
                             burn_nothing,
                             burn_nothing};

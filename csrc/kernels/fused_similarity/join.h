@@ -38,11 +38,20 @@ constexpr std::size_t task_blocks = 8;
 // as long as about 80 single pairs at 512 coordinates (Cascade Lake).
 constexpr int dense_survivors = 80;
 
+// Tiles by which stages are chosen: 1 ms at 512 coordinates.
+constexpr std::size_t sampled_tiles = 400;
+// What a stage's call costs besides its steps, in steps.
+constexpr std::size_t call_steps = 6;
+
 template <class Epilogue>
 class Join {
   public:
     Join(const Operand& a, const Operand* b, Epilogue& epilogue)
-        : a_(a), b_(b != nullptr ? *b : a), self_(b == nullptr), epilogue_(epilogue) {}
+        : a_(a),
+          b_(b != nullptr ? *b : a),
+          self_(b == nullptr),
+          epilogue_(epilogue),
+          plan_(a.stages.empty() ? 0 : 1u << (a.stages.size() - 1)) {}
 
     /// False: stopped by `poll`. Slots of all threads are handed to `collect` afterwards, in no order.
     template <class Collect>
@@ -60,6 +69,7 @@ class Join {
             if (ended_.load(std::memory_order_relaxed)) return;
             const DefaultFloatEnvironment environment;
             Worker* worker = borrow();
+            if (chooses_at(t, tasks.size())) choose_stages(*worker);
             join_blocks(*worker, tasks[t].a, tasks[t].b,
                         std::min<std::size_t>(tasks[t].b + task_blocks, blocks_b));
             give_back(worker);
@@ -98,7 +108,8 @@ class Join {
         AlignedBuffer<std::int32_t> sums{group_rows * panel_rows};
         AlignedBuffer<float> upper{group_rows * panel_rows}, dots{group_rows * panel_rows};
         std::uint64_t masks[group_rows];
-        float row_limits[group_rows], col_limits[panel_rows];
+        float row_limits[group_rows], col_limits[panel_rows], least_col_limit = low;
+        std::size_t limits_at = SIZE_MAX;
     };
 
     static std::size_t blocks(const Operand& o) noexcept {
@@ -110,8 +121,9 @@ class Join {
         if (idle_.empty()) {
             Worker& worker = *workers_.emplace_back(std::make_unique<Worker>());
             worker.work.screened.assign(a_.stages.size(), 0);
-            for (const Stage& stage : a_.stages)
-                worker.groups.emplace_back(block_groups * stage.steps * group_step_bytes);
+            for (std::size_t s = 0; s < a_.stages.size(); ++s)
+                worker.groups.emplace_back(
+                    a_.stages[s].source == s ? block_groups * a_.stages[s].steps * group_step_bytes : 0);
             worker.copied.resize(a_.stages.size() * block_groups);
             worker.limits.resize(a_.stages.size() * block_groups * group_rows);
             const std::size_t width = (a_.d + lanes - 1) / lanes * lanes;
@@ -137,15 +149,12 @@ class Join {
     void join_blocks(Worker& w, std::size_t block_a, std::size_t first_b, std::size_t end_b) {
         const std::size_t panel_a0 = block_a * block_panels;
         std::fill(w.copied.begin(), w.copied.end(), std::uint8_t{0});
-        if constexpr (!Epilogue::moving) set_limits(w, panel_a0 * panel_rows);
         for (std::size_t block_b = std::max(first_b, self_ ? block_a : 0); block_b < end_b; ++block_b) {
             const std::size_t end_panel_b = std::min((block_b + 1) * block_panels, b_.panels());
             for (std::size_t pb = block_b * block_panels; pb < end_panel_b; ++pb) {
                 const std::size_t end_panel_a =
                     std::min(panel_a0 + block_panels, self_ ? pb + 1 : a_.panels());
-                if constexpr (Epilogue::moving && Epilogue::both)
-                    for (std::size_t c = 0; c < panel_rows; ++c)
-                        w.col_limits[c] = limit_of_col(pb * panel_rows + c);
+                prepare_limits(w, panel_a0, pb);
                 for (std::size_t pa = panel_a0; pa < end_panel_a; ++pa) {
                     w.work.tiles += panel_groups;
                     if (epilogue_.settled(pa, pb)) {
@@ -193,56 +202,114 @@ class Join {
 
     void join_tile(Worker& w, std::size_t row, std::size_t col, std::size_t panel_a0) {
         if (self_ && row >= col + panel_rows - 1) return;
-        const float* col_limits = nullptr;
-        float least_col = -low;
-        if constexpr (Epilogue::moving) {
+        if constexpr (Epilogue::moving)
             for (std::size_t r = 0; r < group_rows; ++r) w.row_limits[r] = limit_of_row(row + r);
-            if constexpr (Epilogue::both) {
-                col_limits = w.col_limits;
-                least_col = *std::min_element(w.col_limits, w.col_limits + panel_rows);
-            }
-        }
         if (a_.stages.empty()) {
             score_tile(w, row, col);
             return;
         }
-        const std::size_t in_block = row - panel_a0 * panel_rows;
-        const Kernels& kernels = *a_.kernels;
-        for (std::size_t s = 0; s < a_.stages.size(); ++s) {
-            const Stage &stage_a = a_.stages[s], &stage_b = b_.stages[s];
-            const std::size_t panel_bytes = stage_b.steps * panel_step_bytes;
-            std::uint8_t* group =
-                w.groups[s].data() + in_block / group_rows * stage_a.steps * group_step_bytes;
-            std::uint8_t& copied = w.copied[s * block_groups + in_block / group_rows];
-            if (!copied) {
-                kernels.copy_group[kernels.halved_group](
-                    stage_a.panels.data() + row / panel_rows * stage_a.steps * panel_step_bytes,
-                    row % panel_rows / group_rows, stage_a.steps, group);
-                copied = 1;
-            }
-            const std::int32_t* limits = w.limits.data() + s * block_groups * group_rows + in_block;
-            std::int32_t moving[group_rows];
-            if constexpr (Epilogue::moving) {
-                for (std::size_t r = 0; r < group_rows; ++r)
-                    moving[r] = row_limit_of_sum(s, row + r, std::min(w.row_limits[r], least_col));
-                limits = moving;
-            }
+        std::uint32_t left = plan_.load(std::memory_order_relaxed);
+        for (; left != 0; left &= left - 1u) {
+            const auto s = static_cast<std::size_t>(std::countr_zero(left));
             ++w.work.screened[s];
-            if (!kernels.screen(group, stage_b.panels.data() + col / panel_rows * panel_bytes, stage_b.steps,
-                                stage_b.start.data() + col, limits, w.sums.data()))
-                return;
-            // A sum is enough to go on to the next stage, where it decides by itself.
-            if (!Epilogue::moving && a_.metric == Metric::cosine && s + 1 < a_.stages.size()) continue;
-            if constexpr (!Epilogue::moving)
-                for (std::size_t r = 0; r < group_rows; ++r) w.row_limits[r] = limit_of_row(row + r);
-            if (!kernels.bound(w.sums.data(), stage_a.group_share.data() + row,
-                               {a_.factors.data() + row, a_.biases.data() + row},
-                               {b_.factors.data() + col, b_.biases.data() + col},
-                               static_cast<float>(stage_a.unit), static_cast<float>(stage_a.extra),
-                               w.row_limits, col_limits, w.upper.data(), w.masks))
-                return;
+            if (!reaches(w, s, row, col, panel_a0)) return;
         }
         take_survivors(w, row, col);
+    }
+
+    /// Whether stage s leaves a pair of the tile that may reach its limit. The last fills `upper` and
+    /// `masks`.
+    bool reaches(Worker& w, std::size_t s, std::size_t row, std::size_t col, std::size_t panel_a0) {
+        const Kernels& kernels = *a_.kernels;
+        const Stage &stage_a = a_.stages[s], &stage_b = b_.stages[s];
+        const std::size_t source = stage_a.source, steps = a_.stages[source].steps;
+        const std::size_t in_block = row - panel_a0 * panel_rows;
+        std::uint8_t* group = w.groups[source].data() + in_block / group_rows * steps * group_step_bytes;
+        std::uint8_t& copied = w.copied[source * block_groups + in_block / group_rows];
+        if (!copied) {
+            kernels.copy_group[kernels.halved_group](
+                a_.stages[source].panels.data() + row / panel_rows * steps * panel_step_bytes,
+                row % panel_rows / group_rows, steps, group);
+            copied = 1;
+        }
+        const float* col_limits = nullptr;
+        const std::int32_t* limits = w.limits.data() + s * block_groups * group_rows + in_block;
+        std::int32_t moving[group_rows];
+        if constexpr (Epilogue::moving) {
+            float least_col = -low;
+            if constexpr (Epilogue::both) {
+                col_limits = w.col_limits;
+                least_col = w.least_col_limit;
+            }
+            for (std::size_t r = 0; r < group_rows; ++r)
+                moving[r] = row_limit_of_sum(s, row + r, std::min(w.row_limits[r], least_col));
+            limits = moving;
+        }
+        if (!kernels.screen(group,
+                            b_.stages[source].panels.data() + col / panel_rows * steps * panel_step_bytes,
+                            stage_b.steps, stage_b.start.data() + col, limits, w.sums.data()))
+            return false;
+        // For cosine the sum says it all but for the last stage, whose bounds are asked for.
+        const bool last = s + 1 == a_.stages.size();
+        if (a_.metric == Metric::cosine && !last) return true;
+        if constexpr (!Epilogue::moving)
+            for (std::size_t r = 0; r < group_rows; ++r) w.row_limits[r] = limit_of_row(row + r);
+        return kernels.bound(w.sums.data(), stage_a.group_share.data() + row,
+                             {a_.factors.data() + row, a_.biases.data() + row},
+                             {b_.factors.data() + col, b_.biases.data() + col},
+                             static_cast<float>(stage_a.unit), static_cast<float>(stage_a.extra),
+                             w.row_limits, col_limits, w.upper.data(), w.masks);
+    }
+
+    /// Choose the stages to run by what they leave of some tiles, drawn evenly: those for which the expected
+    /// steps of a tile are fewest. A stage that leaves more than an earlier one may still pay behind it, so
+    /// every set counts.
+    void choose_stages(Worker& w) {
+        const std::size_t last = a_.stages.size() - 1;
+        if (a_.stages.empty() || last == 0) return;
+        std::vector<std::size_t> alive(a_.stages.size(), 0);
+        std::size_t drawn = 0;
+        std::uint64_t state = 0x2545f4914f6cdd1du;
+        const std::size_t groups = (a_.n + group_rows - 1) / group_rows;
+        for (std::size_t attempt = 0; attempt < 2 * sampled_tiles; ++attempt) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            const std::size_t row = (state >> 33) % groups * group_rows;
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            const std::size_t panel_b = (state >> 33) % b_.panels(), col = panel_b * panel_rows;
+            if (self_ && row >= col) continue;
+            ++drawn;
+            const std::size_t panel_a = row / panel_rows, panel_a0 = panel_a / block_panels * block_panels;
+            std::fill(w.copied.begin(), w.copied.end(), std::uint8_t{0});
+            prepare_limits(w, panel_a0, panel_b);
+            if constexpr (Epilogue::moving)
+                for (std::size_t r = 0; r < group_rows; ++r) w.row_limits[r] = limit_of_row(row + r);
+            for (std::size_t s = 0; s < last; ++s) alive[s] += reaches(w, s, row, col, panel_a0);
+        }
+        std::uint32_t best = 0;
+        double least = std::numeric_limits<double>::infinity();
+        for (std::uint32_t set = 0; set < 1u << last; ++set) {
+            double expected = 0, share = 1;
+            for (std::size_t s = 0; s <= last; ++s) {
+                if (s < last && (set >> s & 1u) == 0) continue;
+                expected += share * static_cast<double>(a_.stages[s].steps + call_steps);
+                share =
+                    std::min(share, (static_cast<double>(alive[s]) + 0.5) / static_cast<double>(drawn + 1));
+            }
+            if (expected < least) least = expected, best = set;
+        }
+        plan_.store(best | 1u << last, std::memory_order_relaxed);
+    }
+
+    void prepare_limits(Worker& w, std::size_t panel_a0, std::size_t panel_b) {
+        if constexpr (!Epilogue::moving) {
+            if (w.limits_at != panel_a0) set_limits(w, panel_a0 * panel_rows);
+            w.limits_at = panel_a0;
+        }
+        if constexpr (Epilogue::moving && Epilogue::both) {
+            for (std::size_t c = 0; c < panel_rows; ++c)
+                w.col_limits[c] = limit_of_col(panel_b * panel_rows + c);
+            w.least_col_limit = *std::min_element(w.col_limits, w.col_limits + panel_rows);
+        }
     }
 
     /// Twice the half-width of the bound of a pair's score, a little more: upper - width is a lower bound.
@@ -316,9 +383,16 @@ class Join {
         }
     }
 
+    /// Once at the start; again where limits rise, which more and more stages can use.
+    static bool chooses_at(std::size_t task, std::size_t tasks) noexcept {
+        if (task == 0) return !Epilogue::moving;
+        return Epilogue::moving && (task == tasks / 32 || task == tasks / 8 || task == tasks / 2);
+    }
+
     const Operand &a_, &b_;
     const bool self_;
     Epilogue& epilogue_;
+    std::atomic<std::uint32_t> plan_;  // bit s: stage s runs
     std::atomic<bool> ended_{false};
     std::mutex mutex_;
     std::vector<std::unique_ptr<Worker>> workers_;

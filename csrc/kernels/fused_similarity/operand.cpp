@@ -142,14 +142,17 @@ std::unique_ptr<Operand> Operand::prepare(Matrix x, std::size_t d, Element eleme
     o.biases.assign(o.positions(), 0.0f);
     for (std::size_t i = 0; i < n; ++i) {
         const double norm = std::sqrt(o.squares[i]);
-        o.factors[i] = static_cast<float>(metric == Metric::cosine ? 1.0
-                                          : metric == Metric::l2   ? norm * std::sqrt(2.0)
-                                                                   : norm);
+        // Of a row so short that its squares may be lost, no product is bounded: it could be of a row of
+        // 10^19.
+        const bool fragile = !(o.squares[i] >= fragile_square) && metric != Metric::cosine;
+        o.factors[i] = static_cast<float>(fragile                    ? rowwise::infinity
+                                          : metric == Metric::cosine ? 1.0
+                                          : metric == Metric::l2     ? norm * std::sqrt(2.0)
+                                                                     : norm);
         if (metric == Metric::l2)
             o.biases[i] = static_cast<float>(-o.squares[i] * (1.0 - 4.0 * o.canonical_error()));
     }
-    if (precision == Precision::exact && d <= most_coordinates && d > 0 && n > 0 &&
-        !o.quantise(used, threads, stop))
+    if (precision == Precision::exact && d <= most_coordinates && d > 0 && !o.quantise(used, threads, stop))
         return nullptr;
     return result;
 }
@@ -243,90 +246,121 @@ bool Operand::order_by_cluster(const Screening& screening, std::size_t threads,
 
 bool Operand::quantise(const Screening* screening, std::size_t threads, const std::function<bool()>& poll) {
     const std::size_t padded = positions();
-    const auto add_stage = [&](std::size_t coordinates, double norm) {
+    const auto add_stage = [&](std::size_t coordinates, double norm) -> Stage& {
         Stage& s = stages.emplace_back();
         s.coordinates = coordinates;
         s.steps = (coordinates + step_coordinates - 1) / step_coordinates;
         // A rotated row's coordinates are nearly Gaussian: clipping at four standard deviations loses least.
         s.scale = 4.0 * norm / std::sqrt(static_cast<double>(coordinates)) / 127.0;
         if (coordinates < lanes) s.scale = norm / 127.0;  // too few to mix
-        s.unit = s.scale * s.scale * (kernels->halved_group ? 2.0 : 1.0);
         // 1e-6: normalising and the arithmetic of Kernels::bound, of a few roundings each.
         s.extra = canonical_error() + 1e-6;
-        s.panels = AlignedBuffer<std::int8_t>(padded / panel_rows * s.steps * panel_step_bytes);
-        s.start.resize(padded), s.group_share.resize(padded), s.panel_share.resize(padded);
+        return s;
     };
     if (screening != nullptr)
-        for (std::size_t i = 0; i < screening->stages.size(); ++i) {
-            add_stage(screening->stages[i], static_cast<double>(screening->norms[i]));
-            stages.back().extra += 2.0 * screening->defect + screening->defect * screening->defect;
-        }
+        for (std::size_t i = 0; i < screening->stages.size(); ++i)
+            add_stage(screening->stages[i], static_cast<double>(screening->norms[i])).extra +=
+                2.0 * screening->defect + screening->defect * screening->defect;
+    const std::size_t projected_stages = stages.size();
+    // The beginnings of a rotated row are prefixes, too: of a flat spectrum as good as any, and made for
+    // nothing.
+    for (const auto& [part, whole] :
+         {std::pair<std::size_t, std::size_t>{1, 8}, {3, 16}, {1, 4}, {3, 8}, {1, 2}}) {
+        const std::size_t coordinates = d * part / whole / lanes * lanes;
+        if (coordinates > 0 && (stages.size() == projected_stages || coordinates > stages.back().coordinates))
+            add_stage(coordinates, 1.0);
+    }
     add_stage(d, 1.0);
+    const std::size_t last = stages.size() - 1;
+    for (std::size_t i = 0; i <= last; ++i) {
+        Stage& s = stages[i];
+        s.source = i < projected_stages ? i : last;
+        if (s.source == last) s.scale = stages[last].scale;
+        s.unit = s.scale * s.scale * (kernels->halved_group ? 2.0 : 1.0);
+        if (s.source == i)
+            s.panels = AlignedBuffer<std::int8_t>(padded / panel_rows * s.steps * panel_step_bytes);
+        s.start.resize(padded), s.group_share.resize(padded), s.panel_share.resize(padded);
+    }
     AlignedBuffer<float> signs(d);
     fill_signs(d, signs.data());
     const std::size_t chunks =
-        stages.size() > 1 ? (stages[stages.size() - 2].coordinates + lanes - 1) / lanes : 0;
-    // What float32 loses before quantising: a projected coordinate d roundings of a sum below 1 in magnitude,
-    // so sqrt(p) times that of a vector; a rotated vector a rounding a level.
+        projected_stages > 0 ? (stages[projected_stages - 1].coordinates + lanes - 1) / lanes : 0;
+
+    /// Shares of 16 rows in one stage from the sums over its coordinates. `lost`: of a unit vector in float32
+    /// before quantising.
+    const auto set_shares = [&](Stage& s, std::size_t begin, const Sums16& sums, double lost) {
+        // Of a float32 sum of squares, one term after the other.
+        const double summing = gamma(static_cast<double>(s.coordinates) + 4.0);
+        for (std::size_t l = 0; l < lanes; ++l) {
+            const std::size_t i = begin + l;
+            const auto error_norm = [&](float square) {
+                return std::sqrt(static_cast<double>(square)) * (1.0 + summing) + lost;
+            };
+            double rest = 0.0;
+            if (&s != &stages.back()) {
+                const double norm = std::sqrt(static_cast<double>(sums.squares[l])) * (1.0 - summing) - lost;
+                rest = std::max(0.0, 1.00001 - std::max(0.0, norm) * std::max(0.0, norm));
+            }
+            const auto share = [&](double error) {
+                return 1.00001 * error + error * error / 2.0 + rest / 2.0;
+            };
+            const double as_column = share(error_norm(sums.errors[l]));
+            const double as_row =
+                kernels->halved_group ? share(error_norm(sums.halved_errors[l])) : as_column;
+            s.panel_share[i] = in_units(as_column, s.unit);
+            s.group_share[i] = in_units(as_row, s.unit);
+            if (!(squares[i] >= fragile_square)) s.panel_share[i] = s.group_share[i] = passing_share;
+            if (i >= n) s.panel_share[i] = s.group_share[i] = -passing_share;
+            // The group's bytes are q + 128, or stand for q = 2 * byte - 127.5.
+            const double offset =
+                (kernels->halved_group ? -63.75 : -128.0) * static_cast<double>(sums.quantised[l]);
+            s.start[i] = static_cast<std::int32_t>(std::ceil(offset)) + s.panel_share[i];
+        }
+    };
+    // A rotation rounds once a level; a projected coordinate d times, of a sum below 1 in magnitude, which
+    // makes sqrt(coordinates) times that of a vector.
     const double rotation_error = gamma(rotation_roundings);
+    const auto& quantise_rows = kernels->quantise[kernels->halved_group];
 
     const auto task = [&](std::size_t t) {
         const DefaultFloatEnvironment environment;
         Rows16 rows16(d);
         AlignedBuffer<float> projected(std::max<std::size_t>(chunks, 1) * lanes * lanes),
             work(std::max<std::size_t>(chunks, 1) * lanes * lanes);
-        const std::size_t groups = std::min(positions(), (t + 1) * task_panels * panel_rows) / lanes;
+        const std::size_t groups = std::min(padded, (t + 1) * task_panels * panel_rows) / lanes;
         for (std::size_t g = t * task_panels * panel_rows / lanes; g < groups; ++g) {
-            const std::size_t begin = g * lanes, panel = begin / panel_rows;
+            const std::size_t begin = g * lanes;
+            const auto place = [&](const Stage& s) {
+                return begin / panel_rows * s.steps * panel_step_bytes +
+                       begin % panel_rows * step_coordinates;
+            };
             rows16.load(*this, begin, squares.data() + begin);
             for (std::size_t c = 0; c < chunks; ++c)
                 kernels->project(rows16.x.data(), d, screening->projection.data() + c * d * lanes,
                                  projected.data() + c * lanes * lanes);
-            for (Stage& s : stages) {
-                const bool prefix = &s != &stages.back();
-                float* x = prefix ? work.data() : rows16.x.data();
-                if (prefix)
-                    std::copy_n(projected.data(), s.coordinates * lanes, x);
-                else
-                    kernels->flip(x, d, signs.data());
-                rotate(*kernels, x, s.coordinates);
-                std::int32_t sums[lanes];
-                float norms[lanes], errors[lanes], halved_errors[lanes];
-                kernels->quantise(x, s.coordinates, static_cast<float>(s.scale),
-                                  s.panels.data() + panel * s.steps * panel_step_bytes +
-                                      begin % panel_rows * step_coordinates,
-                                  sums, norms, errors, halved_errors);
-                const double lost =
-                    rotation_error +
-                    (prefix ? gamma(static_cast<double>(d)) * std::sqrt(static_cast<double>(s.coordinates))
-                            : 0.0);
-                // Of a float32 sum of squares, one term after the other.
-                const double summing = gamma(static_cast<double>(s.coordinates) + 4.0);
-                for (std::size_t l = 0; l < lanes; ++l) {
-                    const std::size_t i = begin + l;
-                    const auto error_norm = [&](float square) {
-                        return std::sqrt(static_cast<double>(square)) * (1.0 + summing) + lost;
-                    };
-                    double rest = 0.0;
-                    if (prefix) {
-                        const double norm = std::sqrt(static_cast<double>(norms[l])) * (1.0 - summing) - lost;
-                        rest = 1.00001 - std::max(0.0, norm) * std::max(0.0, norm);
-                        rest = std::max(0.0, rest);
-                    }
-                    const auto share = [&](double error) {
-                        return 1.00001 * error + error * error / 2.0 + rest / 2.0;
-                    };
-                    const double as_column = share(error_norm(errors[l]));
-                    const double as_row =
-                        kernels->halved_group ? share(error_norm(halved_errors[l])) : as_column;
-                    s.panel_share[i] = in_units(as_column, s.unit);
-                    s.group_share[i] = in_units(as_row, s.unit);
-                    if (!(squares[i] >= fragile_square)) s.panel_share[i] = s.group_share[i] = passing_share;
-                    if (i >= n) s.panel_share[i] = s.group_share[i] = -passing_share;
-                    // The group's bytes are q + 128, or stand for q = 2 * byte - 127.5.
-                    const double offset = kernels->halved_group ? -63.75 * sums[l] : -128.0 * sums[l];
-                    s.start[i] = static_cast<std::int32_t>(std::ceil(offset)) + s.panel_share[i];
-                }
+            for (std::size_t i = 0; i < projected_stages; ++i) {
+                Stage& s = stages[i];
+                std::copy_n(projected.data(), s.coordinates * lanes, work.data());
+                rotate(*kernels, work.data(), s.coordinates);
+                Sums16 sums;
+                quantise_rows(work.data(), s.coordinates, static_cast<float>(s.scale),
+                              s.panels.data() + place(s), sums);
+                set_shares(s, begin, sums,
+                           rotation_error +
+                               gamma(static_cast<double>(d)) * std::sqrt(static_cast<double>(s.coordinates)));
+            }
+            kernels->flip(rows16.x.data(), d, signs.data());
+            rotate(*kernels, rows16.x.data(), d);
+            Sums16 sums;
+            std::size_t done = 0;
+            for (std::size_t i = projected_stages; i <= last; ++i) {
+                quantise_rows(rows16.x.data() + done * lanes, stages[i].coordinates - done,
+                              static_cast<float>(stages[last].scale),
+                              stages[last].panels.data() + place(stages[last]) +
+                                  done / step_coordinates * panel_step_bytes,
+                              sums);
+                done = stages[i].coordinates;
+                set_shares(stages[i], begin, sums, rotation_error);
             }
         }
     };

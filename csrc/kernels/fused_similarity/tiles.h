@@ -42,6 +42,11 @@ constexpr double no_exponent = -1e300;  // of a term that is left out, and of a 
 /// ln 2 = ln2 + ln2_rest to 107 bits.
 constexpr double ln2 = 0x1.62e42fefa39efp-1, ln2_rest = 0x1.abc9e3b39803fp-56;
 
+/// Sums over coordinates of 16 rows; see Kernels::quantise.
+struct Sums16 {
+    float quantised[lanes] = {}, squares[lanes] = {}, errors[lanes] = {}, halved_errors[lanes] = {};
+};
+
 struct Kernels {
     /// out[r][c] = start[c] + sum of group[r] * panel[c] over the steps; true, and only then written, when
     /// some out[r][c] >= limit[r].
@@ -84,10 +89,9 @@ struct Kernels {
     /// Orthonormal Hadamard transform of x[0..d)[16], d a power of two.
     void (*hadamard)(float* x, std::size_t d) noexcept;
     /// q = x / scale, rounded and clipped to [-127, 127], into the panel's bytes of these 16 rows, 192 bytes
-    /// a step, filled up with zeros. Per row: sum of q, squared norm of x, and of the error of q and of the
-    /// halved group byte's value scale * (2 * byte - 127.5).
-    void (*quantise)(const float* x, std::size_t d, float scale, std::int8_t* out, std::int32_t* sums,
-                     float* squares, float* errors, float* halved_errors) noexcept;
+    /// a step, filled up with zeros. Adds, per row, q, the squares of x and of the error of q, and, [1], of
+    /// the error of the halved group byte's value scale * (2 * byte - 127.5).
+    void (*quantise[2])(const float* x, std::size_t d, float scale, std::int8_t* out, Sums16& sums) noexcept;
     /// Group g of a panel as unsigned bytes, [1]: halved.
     void (*copy_group[2])(const std::int8_t* panel, std::size_t g, std::size_t steps,
                           std::uint8_t* out) noexcept;

@@ -11,64 +11,81 @@
 namespace pycurate::fused_similarity {
 namespace {
 
+template <class V>
 void transpose(const float* rows, std::size_t stride, std::size_t d, const float* factors,
                float* out) noexcept {
+    const auto factor = V::load(factors);
     for (std::size_t j = 0; j < d; ++j)
-        for (std::size_t l = 0; l < lanes; ++l) out[j * lanes + l] = rows[l * stride + j] * factors[l];
+        V::store(V::multiply(V::gather(rows + j, stride), factor), out + j * lanes);
 }
 
+template <class V>
 void flip(float* x, std::size_t d, const float* signs) noexcept {
     for (std::size_t j = 0; j < d; ++j)
-        for (std::size_t l = 0; l < lanes; ++l) x[j * lanes + l] *= signs[j];
+        V::store(V::multiply(V::load(x + j * lanes), V::set(signs[j])), x + j * lanes);
 }
 
+template <class V>
 void hadamard(float* x, std::size_t d) noexcept {
     std::size_t half = 1;
     // Two levels a pass: half the loads and stores.
+    const auto quarter = V::set(0.5f), root = V::set(0.70710678f);
     for (; half * 4 <= d; half *= 4)
         for (std::size_t begin = 0; begin < d; begin += 4 * half)
-            for (std::size_t j = begin * lanes; j < (begin + half) * lanes; ++j) {
-                float *p = x + j, *q = p + half * lanes, *r = q + half * lanes, *s = r + half * lanes;
-                const float pq = *p + *q, qp = *p - *q, rs = *r + *s, sr = *r - *s;
-                *p = (pq + rs) * 0.5f, *q = (qp + sr) * 0.5f, *r = (pq - rs) * 0.5f, *s = (qp - sr) * 0.5f;
+            for (std::size_t j = begin; j < begin + half; ++j) {
+                float *p = x + j * lanes, *q = p + half * lanes, *r = q + half * lanes, *s = r + half * lanes;
+                const auto a = V::load(p), b = V::load(q), c = V::load(r), e = V::load(s);
+                const auto ab = V::add(a, b), ba = V::subtract(a, b), ce = V::add(c, e),
+                           ec = V::subtract(c, e);
+                V::store(V::multiply(V::add(ab, ce), quarter), p);
+                V::store(V::multiply(V::add(ba, ec), quarter), q);
+                V::store(V::multiply(V::subtract(ab, ce), quarter), r);
+                V::store(V::multiply(V::subtract(ba, ec), quarter), s);
             }
     if (half < d)
-        for (std::size_t j = 0; j < half * lanes; ++j) {
-            const float p = x[j], q = x[j + half * lanes];
-            x[j] = (p + q) * 0.70710678f, x[j + half * lanes] = (p - q) * 0.70710678f;
+        for (std::size_t j = 0; j < half; ++j) {
+            float *p = x + j * lanes, *q = p + half * lanes;
+            const auto a = V::load(p), b = V::load(q);
+            V::store(V::multiply(V::add(a, b), root), p);
+            V::store(V::multiply(V::subtract(a, b), root), q);
         }
 }
 
-void quantise(const float* x, std::size_t d, float scale, std::int8_t* out, std::int32_t* sums,
-              float* squares, float* errors, float* halved_errors) noexcept {
+template <class V, bool halved>
+void quantise(const float* x, std::size_t d, float scale, std::int8_t* out, Sums16& sums) noexcept {
     // Added to a float32 below 2^22 it rounds to the nearest integer, and its last bits are that integer.
-    constexpr float magic = 12582912.0f;
-    const float inverse = 1.0f / scale;
-    for (std::size_t l = 0; l < lanes; ++l) sums[l] = 0, squares[l] = errors[l] = halved_errors[l] = 0.0f;
-    for (std::size_t j = 0; j < d; j += step_coordinates, out += panel_step_bytes) {
-        std::int32_t bytes[lanes] = {};
-        const std::size_t count = d - j < step_coordinates ? d - j : step_coordinates;
-        for (std::size_t i = 0; i < count; ++i) {
-            const float* values = x + (j + i) * lanes;
-            const auto shift = static_cast<int>(8 * i);
-            for (std::size_t l = 0; l < lanes; ++l) {
-                const float value = values[l];
-                float scaled = value * inverse;
-                scaled = scaled > 127.0f ? 127.0f : scaled;
-                scaled = scaled < -127.0f ? -127.0f : scaled;
-                const float rounded = (scaled + magic) - magic;
-                const auto q = static_cast<std::int32_t>(rounded);
-                const float error = value - scale * rounded;
-                const float halved = value - scale * (static_cast<float>(2 * ((q + 128) >> 1)) - 127.5f);
-                sums[l] += q;
-                squares[l] += value * value;
-                errors[l] += error * error;
-                halved_errors[l] += halved * halved;
-                bytes[l] |= static_cast<std::int32_t>(static_cast<std::uint32_t>(q & 0xff) << shift);
-            }
+    const auto magic = V::set(12582912.0f);
+    const auto inverse = V::set(1.0f / scale), most = V::set(127.0f), least = V::set(-127.0f),
+               minus = V::set(-scale);
+    auto quantised = V::load(sums.quantised), squares = V::load(sums.squares), errors = V::load(sums.errors),
+         halved_errors = V::load(sums.halved_errors);
+    const auto value_of = [&](std::size_t j) noexcept {
+        return j < d ? V::load(x + j * lanes) : V::set(0.0f);
+    };
+    const auto add = [&](auto value) noexcept {
+        const auto shifted = V::add(V::largest(V::least(V::multiply(value, inverse), most), least), magic);
+        const auto rounded = V::subtract(shifted, magic);
+        const auto error = V::multiply_add(rounded, minus, value);
+        quantised = V::add(quantised, rounded);
+        squares = V::multiply_add(value, value, squares);
+        errors = V::multiply_add(error, error, errors);
+        if constexpr (halved) {
+            // (q + 128) / 2 rounded down: a quarter less is never a tie.
+            const auto byte =
+                V::subtract(V::add(V::multiply_add(rounded, V::set(0.5f), V::set(63.75f)), magic), magic);
+            const auto middle = V::multiply_add(byte, V::set(2.0f), V::set(-127.5f));
+            const auto halved_error = V::multiply_add(middle, minus, value);
+            halved_errors = V::multiply_add(halved_error, halved_error, halved_errors);
         }
-        __builtin_memcpy(out, bytes, sizeof bytes);
+        return shifted;
+    };
+    for (std::size_t j = 0; j < d; j += step_coordinates, out += panel_step_bytes) {
+        const auto p = add(value_of(j)), q = add(value_of(j + 1)), r = add(value_of(j + 2)),
+                   s = add(value_of(j + 3));
+        V::store_bytes(p, q, r, s, out);
     }
+    V::store(quantised, sums.quantised), V::store(squares, sums.squares);
+    V::store(errors, sums.errors), V::store(halved_errors, sums.halved_errors);
 }
 
 template <bool halved>

@@ -1,0 +1,147 @@
+"""What lets fused similarity reject whole tiles earlier than a row's rotated beginning does: a principal prefix and an
+order by cluster.
+
+The dot product of two unit rows is at most that of their first coordinates, in any orthonormal basis, plus the product
+of the norms of the rest. The kernel always has the beginnings of randomly rotated rows for that. Embeddings of images
+and captions hold most of their energy in few directions: in a principal basis a prefix a few times shorter rejects as
+much, and rows ordered by cluster make the pairs that stay lie in few tiles. Preparing both costs about 2 us a row, so a
+sample decides here whether they pay; the first tiles of a join decide which stages run
+(``csrc/kernels/fused_similarity/join.h``). Neither ever changes a result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycurate import _core
+
+_Matrix = NDArray[np.float32]
+
+# Below this many multiply-adds of coordinates a join takes about 20 ms, as long as the sample does.
+_LEAST_WORK = 2e10
+_LEAST_COORDINATES = 128
+_STAGES = (16, 32, 64, 128)  # as far as they are a quarter of all coordinates or less
+_BEGINNINGS = np.array([1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 1])  # of rotated rows, as operand.cpp cuts them
+_BASIS_ROWS = 1024
+_PAIR_ROWS = 384
+_ROWS_PER_CLUSTER = 16
+_MOST_CLUSTERS = 2048
+_LLOYD_ROUNDS = 3
+# What quantising adds to the bound of a pair, about (operand.cpp measures it row by row).
+_QUANTISING = 0.02
+# What a pair costs and what preparing costs, to weigh one against the other; on Cascade Lake, and never in a result.
+_SECONDS_PER_PRODUCT = 4e-12
+_SECONDS_PER_ROW = 2e-6
+_SECONDS = 0.05
+# Pairs of a tile that are as good as independent: all of its 384, far fewer where rows are ordered by cluster.
+_PAIRS_OF_TILE, _PAIRS_OF_ORDERED_TILE = 384, 60
+
+
+def screening_of(
+    sides: list[tuple[NDArray[Any], Any, NDArray[np.int64]]], limit: float | None, neighbors: int | None
+) -> _core.fused_similarity.Screening | None:
+    """The stages that the rows of one problem share, for cosine; None where none can pay.
+
+    Parameters
+    ----------
+    sides
+        For each matrix (n, d) its element type and the rising rows of it that take part.
+    limit
+        The similarity below which pairs do not matter; None where ``neighbors`` nearest rows are asked for instead.
+    """
+    d = sides[0][0].shape[1]
+    sizes = [len(rows) for _, _, rows in sides]
+    pairs = sizes[0] * sizes[-1] / (2 if len(sides) == 1 else 1)
+    if pairs * d < _LEAST_WORK or d < _LEAST_COORDINATES:
+        return None
+    stages = [p for p in _STAGES if p * 4 <= d]
+    # Each side gives half: the prefix must suit both.
+    basis_sample = np.concatenate([_unit_rows(*side, _BASIS_ROWS // len(sides)) for side in sides])
+    basis = _principal_directions(basis_sample, stages[-1])
+    left, right = basis_sample[:_PAIR_ROWS], basis_sample[-_PAIR_ROWS:]
+    similarities = left @ right.T
+    if limit is None:
+        largest = sizes[-1]
+        assert neighbors is not None
+        limit = float(np.quantile(similarities, max(0.0, 1 - neighbors / largest)))
+    prefixes = [_left_by_prefix(left @ basis[:p].T, right @ basis[:p].T, limit) for p in stages]
+    beginnings = [_left_by_beginning(similarities, p / d, d, limit) for p in _BEGINNINGS * d]
+    saved = _products(_BEGINNINGS * d, beginnings, _PAIRS_OF_TILE, d) - _products(
+        np.array(stages), prefixes, _PAIRS_OF_ORDERED_TILE, d
+    )
+    if saved * pairs * _SECONDS_PER_PRODUCT < sum(sizes) * _SECONDS_PER_ROW + _SECONDS:
+        return None
+    norms = [
+        float(np.sqrt(np.mean(np.einsum("nd,nd->n", part, part)))) for part in _prefixes(basis_sample, basis, stages)
+    ]
+    clusters = min(_MOST_CLUSTERS, int(np.sqrt(max(sizes))))
+    sample = np.concatenate([_unit_rows(*side, clusters * _ROWS_PER_CLUSTER // len(sides)) for side in sides])
+    centroids = _centroids(sample @ basis.T, clusters)
+    return _core.fused_similarity.Screening(basis, stages, [min(1.0, max(norm, 1e-3)) for norm in norms], centroids)
+
+
+def _left_by_prefix(left: _Matrix, right: _Matrix, limit: float) -> float:
+    """Share of the pairs that these coordinates of unit rows leave."""
+    rest_left, rest_right = (np.maximum(0, 1 - np.einsum("np,np->n", x, x)) for x in (left, right))
+    bounds = left @ right.T + (rest_left[:, None] + rest_right[None, :]) / 2 + _QUANTISING
+    return float(np.mean(bounds >= limit))
+
+
+def _left_by_beginning(similarities: _Matrix, share: float, d: int, limit: float) -> float:
+    """Share of the pairs that the same share of randomly rotated coordinates leaves: a dot product of them is nearly
+    Gaussian, that share of the whole with a variance of share (1 - share) / d."""
+    if share >= 1:
+        return 0.0
+    bounds = similarities * share + (1 - share) + _QUANTISING
+    deviations = (limit - bounds) / np.sqrt(share * (1 - share) / d)
+    # A logistic in place of the normal distribution: the choice needs no more.
+    return float(np.mean(1 / (1 + np.exp(np.clip(1.702 * deviations, -50, 50)))))
+
+
+def _products(lengths: NDArray[Any], left: list[float], pairs_of_tile: int, d: int) -> float:
+    """Products of coordinates per pair when one stage runs, the best, and the whole row where it leaves a tile."""
+    alive = 1 - (1 - np.array(left)) ** pairs_of_tile
+    return float(np.min(lengths + alive * d))
+
+
+def _unit_rows(x: NDArray[Any], element: Any, rows: NDArray[np.int64], count: int) -> _Matrix:
+    """(at most count, d) of the rows, evenly spaced, as unit float32."""
+    chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]
+    part = x[chosen]
+    wide = (part.astype(np.uint32) << 16).view(np.float32) if element == "bfloat16" else part.astype(np.float32)
+    largest = np.abs(wide).max(axis=1, keepdims=True)
+    wide /= np.where(largest > 0, largest, 1)  # or squares of large elements overflow
+    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
+    unit: _Matrix = wide / np.where(norms > 0, norms, np.float32(1))
+    return unit
+
+
+def _principal_directions(rows: _Matrix, count: int) -> _Matrix:
+    """(count, d) orthonormal rows that hold nearly the most energy of ``rows``, about the mean included, largest first.
+
+    Three rounds of subspace iteration: a direction more or less costs a little speed, an exact decomposition 0.1 s.
+    """
+    gram = rows.T @ rows
+    directions = np.random.default_rng(0).standard_normal((rows.shape[1], count)).astype(np.float32)
+    for _ in range(3):
+        directions = np.linalg.qr(gram @ directions)[0]
+    energies, turn = np.linalg.eigh(directions.T @ gram @ directions)
+    # Orthonormal in float64, so that only rounding is left of what the bound must add.
+    basis = np.linalg.qr((directions @ turn[:, np.argsort(-energies)]).astype(np.float64))[0]
+    return np.ascontiguousarray(basis.T.astype(np.float32))
+
+
+def _centroids(rows: _Matrix, count: int) -> _Matrix:
+    """(count, p) centroids of a few rounds of Lloyd's algorithm; they only order rows."""
+    centroids = rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)].copy()
+    for _ in range(_LLOYD_ROUNDS):
+        nearest = np.argmax(rows @ centroids.T, axis=1)
+        order = np.argsort(nearest, kind="stable")
+        found, starts = np.unique(nearest[order], return_index=True)
+        sums = np.add.reduceat(rows[order], starts, axis=0)
+        norms = np.sqrt(np.einsum("cp,cp->c", sums, sums))[:, None]
+        centroids[found] = sums / np.where(norms > 0, norms, 1)
+    return np.ascontiguousarray(centroids)
