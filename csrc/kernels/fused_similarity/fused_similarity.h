@@ -96,6 +96,12 @@ class Operand {
     static constexpr std::size_t most_scores = 48;
     void scores(std::size_t position, const Operand& other, const std::uint32_t* others, std::size_t count,
                 float* out) const noexcept;
+    float score(std::size_t position, const Operand& other, std::size_t other_position) const noexcept {
+        const auto position_of_other = static_cast<std::uint32_t>(other_position);
+        float result;
+        scores(position, other, &position_of_other, 1, &result);
+        return result;
+    }
     /// Row at `position` widened to float32, zeros up to a multiple of 16; not int8.
     void widen(std::size_t position, float* out) const noexcept;
     /// Largest that |canonical - exact| can be for cosine, or relative to |x| |y| or |x|^2.

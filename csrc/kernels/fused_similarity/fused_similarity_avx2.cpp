@@ -1,4 +1,5 @@
 // Compiled for AVX2, FMA and F16C. Includes only intrinsics and the family's headers; see common/half.h.
+#include "kernels/fused_similarity/exponentials_body.h"
 #include "kernels/fused_similarity/screen_avx2.h"
 #include "kernels/fused_similarity/tiles_body.h"
 
@@ -73,11 +74,102 @@ struct Avx2 {
 
     static constexpr std::size_t canonical_rows = 2, canonical_columns = 3;
 
-    static float fold(Lanes sum) noexcept {
-        const __m256 s8 = _mm256_add_ps(sum.low, sum.high);
-        const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
-        const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
-        return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+    struct Doubles {
+        __m256d low, high;
+    };
+    static Doubles load_doubles(const double* x) noexcept {
+        return {_mm256_loadu_pd(x), _mm256_loadu_pd(x + 4)};
+    }
+    static Doubles widen(const float* x) noexcept {
+        return {_mm256_cvtps_pd(_mm_loadu_ps(x)), _mm256_cvtps_pd(_mm_loadu_ps(x + 4))};
+    }
+    static Doubles set_double(double x) noexcept { return {_mm256_set1_pd(x), _mm256_set1_pd(x)}; }
+    static void store(Doubles x, double* out) noexcept {
+        _mm256_storeu_pd(out, x.low);
+        _mm256_storeu_pd(out + 4, x.high);
+    }
+    static void store_narrow(Doubles x, float* out) noexcept {
+        _mm_storeu_ps(out, _mm256_cvtpd_ps(x.low));
+        _mm_storeu_ps(out + 4, _mm256_cvtpd_ps(x.high));
+    }
+    static Doubles add(Doubles x, Doubles y) noexcept {
+        return {_mm256_add_pd(x.low, y.low), _mm256_add_pd(x.high, y.high)};
+    }
+    static Doubles subtract(Doubles x, Doubles y) noexcept {
+        return {_mm256_sub_pd(x.low, y.low), _mm256_sub_pd(x.high, y.high)};
+    }
+    static Doubles multiply(Doubles x, Doubles y) noexcept {
+        return {_mm256_mul_pd(x.low, y.low), _mm256_mul_pd(x.high, y.high)};
+    }
+    static Doubles divide(Doubles x, Doubles y) noexcept {
+        return {_mm256_div_pd(x.low, y.low), _mm256_div_pd(x.high, y.high)};
+    }
+    static Doubles least(Doubles x, Doubles y) noexcept {
+        return {_mm256_min_pd(x.low, y.low), _mm256_min_pd(x.high, y.high)};
+    }
+    static Doubles most(Doubles x, Doubles y) noexcept {
+        return {_mm256_max_pd(x.low, y.low), _mm256_max_pd(x.high, y.high)};
+    }
+    static Doubles multiply_add(Doubles x, Doubles y, Doubles sum) noexcept {
+        return {_mm256_fmadd_pd(x.low, y.low, sum.low), _mm256_fmadd_pd(x.high, y.high, sum.high)};
+    }
+    static Doubles square_root(Doubles x) noexcept { return {_mm256_sqrt_pd(x.low), _mm256_sqrt_pd(x.high)}; }
+    static Doubles nearest(Doubles x) noexcept {
+        constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        return {_mm256_round_pd(x.low, mode), _mm256_round_pd(x.high, mode)};
+    }
+    static Doubles where_finite(Doubles x, Doubles yes, Doubles no) noexcept {
+        const auto choose = [](__m256d value, __m256d y, __m256d n) noexcept {
+            const __m256d zero = _mm256_sub_pd(value, value);
+            return _mm256_blendv_pd(n, y, _mm256_cmp_pd(zero, _mm256_setzero_pd(), _CMP_EQ_OQ));
+        };
+        return {choose(x.low, yes.low, no.low), choose(x.high, yes.high, no.high)};
+    }
+    static Doubles power(Doubles x) noexcept {
+        // The last bits of 1.5 * 2^52 + integer are that integer.
+        const Doubles biased = add(x, set_double(0x1.8p52 + 1023.0));
+        return {_mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(biased.low), 52)),
+                _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(biased.high), 52))};
+    }
+    static bool above(Doubles x, Doubles y) noexcept {
+        const __m256d low = _mm256_cmp_pd(x.low, y.low, _CMP_GT_OQ),
+                      high = _mm256_cmp_pd(x.high, y.high, _CMP_GT_OQ);
+        return _mm256_movemask_pd(_mm256_or_pd(low, high)) != 0;
+    }
+    static bool differ(const float* x, const float* y) noexcept {
+        return _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x), _mm256_loadu_ps(y), _CMP_NEQ_UQ)) != 0;
+    }
+    static Doubles fold8(const Doubles* x) noexcept {
+        const auto half = [](Doubles y) noexcept { return _mm256_add_pd(y.low, y.high); };
+        const auto quarters = [](__m256d p, __m256d q) noexcept {
+            return _mm256_add_pd(_mm256_permute2f128_pd(p, q, 0x20), _mm256_permute2f128_pd(p, q, 0x31));
+        };
+        const auto four = [&](const Doubles* y) noexcept {
+            const __m256d even = quarters(half(y[0]), half(y[2])), odd = quarters(half(y[1]), half(y[3]));
+            return _mm256_add_pd(_mm256_unpacklo_pd(even, odd), _mm256_unpackhi_pd(even, odd));
+        };
+        return {four(x), four(x + 4)};
+    }
+
+    /// Sums [2][3][16] folded +8, +4, +2, +1 side by side.
+    static void fold(const float* sums, float* out) noexcept {
+        // Column c of both rows, four lanes each.
+        const auto column = [sums](std::size_t c) noexcept {
+            const Lanes p = load(sums + c * lanes), q = load(sums + (canonical_columns + c) * lanes);
+            const __m256 p8 = _mm256_add_ps(p.low, p.high), q8 = _mm256_add_ps(q.low, q.high);
+            return _mm256_add_ps(_mm256_permute2f128_ps(p8, q8, 0x20), _mm256_permute2f128_ps(p8, q8, 0x31));
+        };
+        const auto fold_to_2 = [](__m256 p, __m256 q) noexcept {
+            return _mm256_add_ps(_mm256_shuffle_ps(p, q, 0x44), _mm256_shuffle_ps(p, q, 0xee));
+        };
+        const __m256 third = column(2), p = fold_to_2(column(0), column(1)), q = fold_to_2(third, third);
+        const __m256 folded = _mm256_add_ps(_mm256_shuffle_ps(p, q, 0x88), _mm256_shuffle_ps(p, q, 0xdd));
+        const auto store3 = [](__m128 x, float* to) noexcept {
+            _mm_storel_pi(reinterpret_cast<__m64*>(to), x);
+            _mm_store_ss(to + 2, _mm_movehl_ps(x, x));
+        };
+        store3(_mm256_castps256_ps128(folded), out);
+        store3(_mm256_extractf128_ps(folded, 1), out + panel_rows);
     }
     /// Sums are variables with names, see screen_avx512.h.
     static void canonical_block(const float* rows, const float* columns, std::size_t stride,
@@ -106,9 +198,7 @@ struct Avx2 {
         store({p0, p0h}, sums[0][0]), store({q0, q0h}, sums[1][0]);
         store({p1, p1h}, sums[0][1]), store({q1, q1h}, sums[1][1]);
         store({p2, p2h}, sums[0][2]), store({q2, q2h}, sums[1][2]);
-        for (std::size_t m = 0; m < canonical_rows; ++m)
-            for (std::size_t c = 0; c < canonical_columns; ++c)
-                out[m * panel_rows + c] = fold(load(sums[m][c]));
+        fold(sums[0][0], out);
     }
 };
 
@@ -226,6 +316,9 @@ extern const Kernels avx2{screen<Dot>,
                           true,
                           bound<Avx2>,
                           canonical_tile<Avx2>,
+                          scores<Avx2>,
+                          exponentials<Avx2>,
+                          add_exponentials<Avx2>,
                           transpose<Avx2>,
                           project<Avx2>,
                           flip<Avx2>,

@@ -1,4 +1,5 @@
 // Compiled for AVX-512 F, BW, DQ, VL. Includes only intrinsics and the family's headers; see common/half.h.
+#include "kernels/fused_similarity/exponentials_body.h"
 #include "kernels/fused_similarity/screen_avx512.h"
 #include "kernels/fused_similarity/tiles_body.h"
 
@@ -47,11 +48,83 @@ struct Avx512 {
 
     static constexpr std::size_t canonical_rows = 4, canonical_columns = 6;
 
-    static float fold(Lanes sum) noexcept {
-        const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
-        const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
-        const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
-        return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+    using Doubles = __m512d;
+    static Doubles load_doubles(const double* x) noexcept { return _mm512_loadu_pd(x); }
+    static Doubles widen(const float* x) noexcept { return _mm512_cvtps_pd(_mm256_loadu_ps(x)); }
+    static Doubles set_double(double x) noexcept { return _mm512_set1_pd(x); }
+    static void store(Doubles x, double* out) noexcept { _mm512_storeu_pd(out, x); }
+    static void store_narrow(Doubles x, float* out) noexcept { _mm256_storeu_ps(out, _mm512_cvtpd_ps(x)); }
+    static Doubles add(Doubles x, Doubles y) noexcept { return _mm512_add_pd(x, y); }
+    static Doubles subtract(Doubles x, Doubles y) noexcept { return _mm512_sub_pd(x, y); }
+    static Doubles multiply(Doubles x, Doubles y) noexcept { return _mm512_mul_pd(x, y); }
+    static Doubles divide(Doubles x, Doubles y) noexcept { return _mm512_div_pd(x, y); }
+    static Doubles multiply_add(Doubles x, Doubles y, Doubles sum) noexcept {
+        return _mm512_fmadd_pd(x, y, sum);
+    }
+    static Doubles square_root(Doubles x) noexcept { return _mm512_sqrt_pd(x); }
+    static Doubles nearest(Doubles x) noexcept {
+        return _mm512_roundscale_pd(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
+    static Doubles least(Doubles x, Doubles y) noexcept { return _mm512_min_pd(x, y); }
+    static Doubles most(Doubles x, Doubles y) noexcept { return _mm512_max_pd(x, y); }
+    static Doubles where_finite(Doubles x, Doubles yes, Doubles no) noexcept {
+        const __mmask8 finite = _mm512_cmp_pd_mask(_mm512_sub_pd(x, x), _mm512_setzero_pd(), _CMP_EQ_OQ);
+        return _mm512_mask_blend_pd(finite, no, yes);
+    }
+    static Doubles power(Doubles x) noexcept {
+        // The last bits of 1.5 * 2^52 + integer are that integer.
+        const __m512d biased = _mm512_add_pd(x, _mm512_set1_pd(0x1.8p52 + 1023.0));
+        return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(biased), 52));
+    }
+    static bool above(Doubles x, Doubles y) noexcept { return _mm512_cmp_pd_mask(x, y, _CMP_GT_OQ) != 0; }
+    static bool differ(const float* x, const float* y) noexcept {
+        return _mm256_cmp_ps_mask(_mm256_loadu_ps(x), _mm256_loadu_ps(y), _CMP_NEQ_UQ) != 0;
+    }
+    static Doubles fold8(const Doubles* x) noexcept {
+        const auto halves = [](Doubles p, Doubles q) noexcept {
+            return _mm512_add_pd(_mm512_shuffle_f64x2(p, q, 0x44), _mm512_shuffle_f64x2(p, q, 0xee));
+        };
+        const auto quarters = [](Doubles p, Doubles q) noexcept {
+            return _mm512_add_pd(_mm512_shuffle_f64x2(p, q, 0x88), _mm512_shuffle_f64x2(p, q, 0xdd));
+        };
+        const Doubles even = quarters(halves(x[0], x[2]), halves(x[4], x[6])),
+                      odd = quarters(halves(x[1], x[3]), halves(x[5], x[7]));
+        return _mm512_add_pd(_mm512_unpacklo_pd(even, odd), _mm512_unpackhi_pd(even, odd));
+    }
+
+    // Two vectors after one level of folding each, in one: lanes of 8, of 4, of 2, of 1.
+    static Lanes fold_to_8(Lanes p, Lanes q) noexcept {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x44), _mm512_shuffle_f32x4(p, q, 0xee));
+    }
+    static Lanes fold_to_4(Lanes p, Lanes q) noexcept {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(p, q, 0x88), _mm512_shuffle_f32x4(p, q, 0xdd));
+    }
+    static Lanes fold_to_2(Lanes p, Lanes q) noexcept {
+        return _mm512_add_ps(_mm512_shuffle_ps(p, q, 0x44), _mm512_shuffle_ps(p, q, 0xee));
+    }
+    static Lanes fold_to_1(Lanes p, Lanes q) noexcept {
+        return _mm512_add_ps(_mm512_shuffle_ps(p, q, 0x88), _mm512_shuffle_ps(p, q, 0xdd));
+    }
+    /// Column `c` of four rows of sums [4][6][16], four lanes each.
+    static Lanes fold_column(const float* sums, std::size_t c) noexcept {
+        const float* x = sums + c * lanes;
+        constexpr std::size_t row = canonical_columns * lanes;
+        return fold_to_4(fold_to_8(load(x), load(x + row)), fold_to_8(load(x + 2 * row), load(x + 3 * row)));
+    }
+    /// Sums [4][6][16] folded +8, +4, +2, +1 side by side: 45 instructions for 16 sums, not 128.
+    static void fold(const float* sums, float* out) noexcept {
+        const Lanes first = fold_to_1(fold_to_2(fold_column(sums, 0), fold_column(sums, 1)),
+                                      fold_to_2(fold_column(sums, 2), fold_column(sums, 3)));
+        const Lanes last = fold_to_2(fold_column(sums, 4), fold_column(sums, 5)),
+                    last2 = fold_to_1(last, last);
+        _mm_storeu_ps(out, _mm512_castps512_ps128(first));
+        _mm_storeu_ps(out + panel_rows, _mm512_extractf32x4_ps(first, 1));
+        _mm_storeu_ps(out + 2 * panel_rows, _mm512_extractf32x4_ps(first, 2));
+        _mm_storeu_ps(out + 3 * panel_rows, _mm512_extractf32x4_ps(first, 3));
+        _mm_storel_pi(reinterpret_cast<__m64*>(out + 4), _mm512_castps512_ps128(last2));
+        _mm_storel_pi(reinterpret_cast<__m64*>(out + panel_rows + 4), _mm512_extractf32x4_ps(last2, 1));
+        _mm_storel_pi(reinterpret_cast<__m64*>(out + 2 * panel_rows + 4), _mm512_extractf32x4_ps(last2, 2));
+        _mm_storel_pi(reinterpret_cast<__m64*>(out + 3 * panel_rows + 4), _mm512_extractf32x4_ps(last2, 3));
     }
     /// Sums are variables with names, see screen_avx512.h.
     static void canonical_block(const float* rows, const float* columns, std::size_t stride,
@@ -98,9 +171,7 @@ struct Avx512 {
         store(p3, sums[0][3]), store(q3, sums[1][3]), store(r3, sums[2][3]), store(s3, sums[3][3]);
         store(p4, sums[0][4]), store(q4, sums[1][4]), store(r4, sums[2][4]), store(s4, sums[3][4]);
         store(p5, sums[0][5]), store(q5, sums[1][5]), store(r5, sums[2][5]), store(s5, sums[3][5]);
-        for (std::size_t m = 0; m < canonical_rows; ++m)
-            for (std::size_t c = 0; c < canonical_columns; ++c)
-                out[m * panel_rows + c] = fold(load(sums[m][c]));
+        fold(sums[0][0], out);
     }
 };
 
@@ -221,6 +292,9 @@ extern const Kernels avx512{screen<Dot>,
                             true,
                             bound<Avx512>,
                             canonical_tile<Avx512>,
+                            scores<Avx512>,
+                            exponentials<Avx512>,
+                            add_exponentials<Avx512>,
                             transpose<Avx512>,
                             project<Avx512>,
                             flip<Avx512>,

@@ -1,6 +1,7 @@
 #include <bit>
 #include <cmath>
 
+#include "kernels/fused_similarity/exponentials_body.h"
 #include "kernels/fused_similarity/tiles_body.h"
 
 namespace pycurate::fused_similarity {
@@ -93,6 +94,83 @@ struct Scalar {
             for (std::size_t l = 0; l < half; ++l) sum[l] += sum[l + half];
         *out = sum[0];
     }
+
+    struct Doubles {
+        double lane[doubles];
+    };
+    template <class Each>
+    static Doubles each_double(const Each& value) noexcept {
+        Doubles result;
+        for (std::size_t l = 0; l < doubles; ++l) result.lane[l] = value(l);
+        return result;
+    }
+    static Doubles load_doubles(const double* x) noexcept {
+        return each_double([&](std::size_t l) { return x[l]; });
+    }
+    static Doubles widen(const float* x) noexcept {
+        return each_double([&](std::size_t l) { return static_cast<double>(x[l]); });
+    }
+    static Doubles set_double(double x) noexcept {
+        return each_double([&](std::size_t) { return x; });
+    }
+    static void store(const Doubles& x, double* out) noexcept {
+        for (std::size_t l = 0; l < doubles; ++l) out[l] = x.lane[l];
+    }
+    static void store_narrow(const Doubles& x, float* out) noexcept {
+        for (std::size_t l = 0; l < doubles; ++l) out[l] = static_cast<float>(x.lane[l]);
+    }
+    static Doubles add(const Doubles& x, const Doubles& y) noexcept {
+        return each_double([&](std::size_t l) { return x.lane[l] + y.lane[l]; });
+    }
+    static Doubles subtract(const Doubles& x, const Doubles& y) noexcept {
+        return each_double([&](std::size_t l) { return x.lane[l] - y.lane[l]; });
+    }
+    static Doubles multiply(const Doubles& x, const Doubles& y) noexcept {
+        return each_double([&](std::size_t l) { return x.lane[l] * y.lane[l]; });
+    }
+    static Doubles divide(const Doubles& x, const Doubles& y) noexcept {
+        return each_double([&](std::size_t l) { return x.lane[l] / y.lane[l]; });
+    }
+    static Doubles multiply_add(const Doubles& x, const Doubles& y, const Doubles& sum) noexcept {
+        return each_double([&](std::size_t l) { return std::fma(x.lane[l], y.lane[l], sum.lane[l]); });
+    }
+    static Doubles square_root(const Doubles& x) noexcept {
+        return each_double([&](std::size_t l) { return std::sqrt(x.lane[l]); });
+    }
+    static Doubles nearest(const Doubles& x) noexcept {
+        return each_double([&](std::size_t l) { return std::nearbyint(x.lane[l]); });
+    }
+    static Doubles least(const Doubles& x, const Doubles& y) noexcept {
+        return each_double([&](std::size_t l) { return x.lane[l] < y.lane[l] ? x.lane[l] : y.lane[l]; });
+    }
+    static Doubles most(const Doubles& x, const Doubles& y) noexcept {
+        return each_double([&](std::size_t l) { return x.lane[l] > y.lane[l] ? x.lane[l] : y.lane[l]; });
+    }
+    static Doubles where_finite(const Doubles& x, const Doubles& yes, const Doubles& no) noexcept {
+        return each_double(
+            [&](std::size_t l) { return std::isfinite(x.lane[l]) ? yes.lane[l] : no.lane[l]; });
+    }
+    static Doubles power(const Doubles& x) noexcept {
+        return each_double([&](std::size_t l) {
+            return std::bit_cast<double>((static_cast<std::int64_t>(x.lane[l]) + 1023) << 52);
+        });
+    }
+    static bool above(const Doubles& x, const Doubles& y) noexcept {
+        bool any = false;
+        for (std::size_t l = 0; l < doubles; ++l) any |= x.lane[l] > y.lane[l];
+        return any;
+    }
+    static bool differ(const float* x, const float* y) noexcept {
+        bool any = false;
+        for (std::size_t l = 0; l < doubles; ++l) any |= x[l] != y[l];
+        return any;
+    }
+    static Doubles fold8(const Doubles* x) noexcept {
+        return each_double([&](std::size_t i) {
+            const double* y = x[i].lane;
+            return ((y[0] + y[4]) + (y[2] + y[6])) + ((y[1] + y[5]) + (y[3] + y[7]));
+        });
+    }
 };
 
 /// The machine's limit without vectors is nothing anyone compares with.
@@ -104,6 +182,9 @@ extern const Kernels scalar{screen,
                             false,
                             bound<Scalar>,
                             canonical_tile<Scalar>,
+                            scores<Scalar>,
+                            exponentials<Scalar>,
+                            add_exponentials<Scalar>,
                             transpose<Scalar>,
                             project<Scalar>,
                             flip<Scalar>,

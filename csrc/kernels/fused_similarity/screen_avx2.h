@@ -17,11 +17,6 @@ inline __m256i spread(const std::uint8_t* group) noexcept {
     return _mm256_set1_epi32(bytes);
 }
 
-inline int reaching(__m256i a, __m256i b, std::int32_t limit) noexcept {
-    const __m256i most = _mm256_max_epi32(a, b), least = _mm256_set1_epi32(limit);
-    return _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_max_epi32(most, least), most));
-}
-
 inline void store_sums(__m256i a, __m256i b, std::int32_t* out) noexcept {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), a);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), b);
@@ -30,8 +25,8 @@ inline void store_sums(__m256i a, __m256i b, std::int32_t* out) noexcept {
 /// Four rows by 16 columns: eight sums, each a variable with a name (see screen_avx512.h), two vectors of the
 /// panel, one of the group, and what Dot needs.
 template <class Dot>
-bool screen_block(const std::uint8_t* group, const std::int8_t* panel, std::size_t steps,
-                  const std::int32_t* start, const std::int32_t* limit, std::int32_t* out) noexcept {
+void screen_block(const std::uint8_t* group, const std::int8_t* panel, std::size_t steps,
+                  const std::int32_t* start, std::int32_t* out) noexcept {
     const __m256i start_a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(start)),
                   start_b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(start + 8));
     __m256i a0 = start_a, b0 = start_b;
@@ -54,19 +49,27 @@ bool screen_block(const std::uint8_t* group, const std::int8_t* panel, std::size
     store_sums(a1, b1, out + 48);
     store_sums(a2, b2, out + 96);
     store_sums(a3, b3, out + 144);
-    return (reaching(a0, b0, limit[0]) | reaching(a1, b1, limit[1]) | reaching(a2, b2, limit[2]) |
-            reaching(a3, b3, limit[3])) != 0;
 }
 
 template <class Dot>
 bool screen(const std::uint8_t* group, const std::int8_t* panel, std::size_t steps, const std::int32_t* start,
             const std::int32_t* limit, std::int32_t* out) noexcept {
-    bool any = false;
     for (std::size_t c = 0; c < panel_rows; c += 16)
         for (std::size_t r = 0; r < group_rows; r += 4)
-            any |= screen_block<Dot>(group + r * step_coordinates, panel + c * step_coordinates, steps,
-                                     start + c, limit + r, out + r * panel_rows + c);
-    return any;
+            screen_block<Dot>(group + r * step_coordinates, panel + c * step_coordinates, steps, start + c,
+                              out + r * panel_rows + c);
+    // From memory again, when all are there: GCC 12 stores sums that live beyond a loop in its every step.
+    int any = 0;
+    for (std::size_t r = 0; r < group_rows; ++r, out += panel_rows) {
+        const auto* sums = reinterpret_cast<const __m256i*>(out);
+        const __m256i most = _mm256_max_epi32(
+            _mm256_max_epi32(_mm256_max_epi32(_mm256_loadu_si256(sums), _mm256_loadu_si256(sums + 1)),
+                             _mm256_max_epi32(_mm256_loadu_si256(sums + 2), _mm256_loadu_si256(sums + 3))),
+            _mm256_max_epi32(_mm256_loadu_si256(sums + 4), _mm256_loadu_si256(sums + 5)));
+        const __m256i least = _mm256_set1_epi32(limit[r]);
+        any |= _mm256_movemask_epi8(_mm256_cmpeq_epi32(_mm256_max_epi32(most, least), most));
+    }
+    return any != 0;
 }
 
 }  // namespace

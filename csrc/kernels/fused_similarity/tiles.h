@@ -6,6 +6,7 @@
 #include <span>
 
 #include "common/isa.h"
+#include "kernels/rowwise/rowwise.h"
 
 namespace pycurate::fused_similarity {
 
@@ -27,6 +28,19 @@ struct Bounds {
     const float* factors;
     const float* biases;
 };
+
+/// Canonical squared norms of the rows of one side, and 1 / their square roots; the latter for cosine.
+struct Norms {
+    const double *squares, *inverses;
+};
+
+/// Exponentials are mantissa * 2^exponent with both as float64, and sums of them are in units of 2^exponent
+/// of their own, so that none overflows or underflows to a wrong answer: a unit is 2^k of some term of the
+/// sum, and rises, all terms being exactly rescaled, when a term is more than 2^exponent_room of it.
+constexpr double exponent_room = 500.0;
+constexpr double no_exponent = -1e300;  // of a term that is left out, and of a sum without terms
+/// ln 2 = ln2 + ln2_rest to 107 bits.
+constexpr double ln2 = 0x1.62e42fefa39efp-1, ln2_rest = 0x1.abc9e3b39803fp-56;
 
 /// Sums over coordinates of 16 rows; see Kernels::quantise.
 struct Sums16 {
@@ -53,6 +67,17 @@ struct Kernels {
     /// to a multiple of 16 that `width` says.
     void (*canonical_tile)(const float* group, const float* panel, std::size_t stride, std::size_t width,
                            float* out) noexcept;
+
+    /// Canonical similarities from canonical sums, [8][48]; where those are NaN, NaN or infinite here.
+    void (*scores)(const float* dots, Norms rows, Norms cols, rowwise::Metric metric, float* out) noexcept;
+    /// exp(scale * score), [8][48]; 0 and no_exponent where a score is not a finite number. True when some
+    /// exponent has no room above its row's or its column's.
+    bool (*exponentials)(const float* scores, double scale, const double* row_exponents,
+                         const double* col_exponents, double* mantissas, double* exponents) noexcept;
+    /// Add them to sums of 8 rows and 48 columns in units of 2^row_exponents and 2^col_exponents. Eight at a
+    /// time are folded, as eights of a canonical sum are, +4, +2, +1; the eights come one after the other.
+    void (*add_exponentials)(const double* mantissas, const double* exponents, const double* row_exponents,
+                             const double* col_exponents, double* row_sums, double* col_sums) noexcept;
 
     /// out[j][16] = rows[16][stride] transposed, times factors[16].
     void (*transpose)(const float* rows, std::size_t stride, std::size_t d, const float* factors,
