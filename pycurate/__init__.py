@@ -31,6 +31,7 @@ _HOME = {
     "plan": "pycurate.api.plan",
     "recall_certificate": "pycurate.index.certificate",
     "run": "pycurate.api.run",
+    "similarity_join": "pycurate.api.similarity",
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "plan",
     "recall_certificate",
     "run",
+    "similarity_join",
     "unjudged_rows",
 ]
 
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from pycurate.api.plan import plan
     from pycurate.api.run import run
     from pycurate.api.search import open_index
+    from pycurate.api.similarity import similarity_join
     from pycurate.index.build import build_index
     from pycurate.index.certificate import recall_certificate
     from pycurate.index.graph import KnnGraph

@@ -1,0 +1,148 @@
+"""Rows of one matrix that lies in arrays, memory maps or .npy files, one behind the other."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from pycurate.errors import InputError
+from pycurate.kernels.arrays import matrix_of
+
+Indices = NDArray[np.int64]
+Source: TypeAlias = Any
+"""A matrix as the functions of fused similarity take it, the path of a .npy file, or a sequence of these."""
+
+READ_BYTES = 16 << 20
+"""Rows are copied in pieces of this size, and the pages of a file behind them let go of after each."""
+_SAMPLED_ROWS = 256
+
+
+class RowSource:
+    """The rows of all shards, numbered through.
+
+    Parameters
+    ----------
+    name
+        The argument, for errors.
+    source
+        See `Source`; all shards of the same dtype and dimension.
+    dtype
+        ``"bfloat16"`` to read uint16 as bfloat16 bits.
+    """
+
+    def __init__(self, name: str, source: Source, dtype: Literal["bfloat16"] | None) -> None:
+        is_list = isinstance(source, Sequence) and not isinstance(source, str | bytes)
+        given = list(source) if is_list else [source]
+        if not given:
+            raise ValueError(f"{name}: expected at least one array or .npy file, got an empty list")
+        names = [f"{name}[{i}]" for i in range(len(given))] if is_list else [name]
+        opened = [
+            _mapped(n, shard) if isinstance(shard, str | os.PathLike) else shard
+            for n, shard in zip(names, given, strict=True)
+        ]
+        matrices = [matrix_of(n, shard, dtype) for n, shard in zip(names, opened, strict=True)]
+        self.shards = [array for array, _ in matrices]
+        self.element = matrices[0][1]
+        self.d = int(self.shards[0].shape[1])
+        for place, (shard, element) in zip(names, matrices, strict=True):
+            if element != self.element or shard.shape[1] != self.d:
+                raise ValueError(
+                    f"{place}: expected {self.d} columns of {self.element} as in {names[0]}, got {shard.shape[1]} of "
+                    f"{element}; the shards of one matrix are alike"
+                )
+        self.starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        itemsize: int = self.shards[0].dtype.itemsize
+        return self.d * itemsize
+
+    @property
+    def piece_rows(self) -> int:
+        """Rows of about ``READ_BYTES``."""
+        return max(1, READ_BYTES // max(1, self.row_bytes))
+
+    def take(self, rows: Indices) -> NDArray[Any]:
+        """(len(rows), d) a copy, C order, of the rows with these rising numbers."""
+        taken = np.empty((len(rows), self.d), self.shards[0].dtype)
+        filled = 0
+        for shard, start in zip(self.shards, self.starts, strict=False):
+            stop = int(np.searchsorted(rows, start + len(shard)))
+            while filled < stop:
+                first = int(rows[filled])
+                end = min(stop, int(np.searchsorted(rows, first + self.piece_rows)))
+                last = int(rows[end - 1])
+                dense = last - first + 1 == end - filled
+                taken[filled:end] = (
+                    shard[first - start : last + 1 - start] if dense else shard[rows[filled:end] - start]
+                )
+                filled = end
+                let_go(shard)
+        return taken
+
+    def pieces(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """All rows, ``piece_rows`` at a time, each copy with the number of its first row."""
+        for start in range(0, len(self), self.piece_rows):
+            yield start, self.take(np.arange(start, min(len(self), start + self.piece_rows)))
+
+    def fingerprint(self) -> str:
+        """32 hex digits that tell these rows from others.
+
+        Of a file: its size, time of modification and 256 of its rows, evenly spaced. Of an array in memory: all of its
+        bytes.
+        """
+        total = xxhash.xxh3_128()
+        for shard in self.shards:
+            total.update(f"{self.element} {shard.shape}".encode())
+            if isinstance(shard, np.memmap) and shard.filename is not None:
+                status = os.stat(shard.filename)
+                total.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+                step = max(1, len(shard) // _SAMPLED_ROWS)
+                total.update(np.ascontiguousarray(shard[::step]).tobytes())
+                let_go(shard)
+                continue
+            for start in range(0, len(shard), self.piece_rows):
+                total.update(np.ascontiguousarray(shard[start : start + self.piece_rows]).tobytes())
+        return total.hexdigest()
+
+
+def _mapped(name: str, path: str | os.PathLike[str]) -> NDArray[Any]:
+    try:
+        return open_array(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{name}: expected the path of a .npy file that holds one (n, d) matrix, and {os.fspath(path)} cannot be "
+            f"read as one ({error}); check the path, or save the matrix with numpy.save"
+        ) from error
+
+
+def open_array(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """A .npy file, memory-mapped; read where it holds nothing, since nothing cannot be mapped."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:
+        array = np.load(path, allow_pickle=False)
+        if array.size:
+            raise
+    return array
+
+
+def let_go(shard: NDArray[Any]) -> None:
+    """Drop a file's pages from this process: they stay in the system's cache while there is room."""
+    if not isinstance(shard, np.memmap) or shard.mode == "c":
+        return  # what was changed in a copy-on-write map would be lost
+    base: object = shard
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)

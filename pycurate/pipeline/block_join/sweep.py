@@ -1,0 +1,64 @@
+"""Going through the pairs of blocks: skip what is done, read, ask, leave files, mark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from pycurate.kernels.block_similarity import BlockPair
+from pycurate.kernels.join import Precision
+from pycurate.kernels.rowwise import Metric
+from pycurate.pipeline.block_join.blocks import Grid
+
+Progress: TypeAlias = Callable[[float], object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What every task is told; of these only the metric changes an answer."""
+
+    metric: Metric
+    precision: Precision
+    threads: int
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """A pair of blocks, read."""
+
+    i: int
+    j: int
+    pair: BlockPair
+    progress: Progress  # of this task, from 0 to 1
+
+
+def run_tasks(grid: Grid, how: How, is_done: Callable[[int, int], bool], work: Callable[[Task], None]) -> None:
+    """Read and hand to ``work`` the tasks that are not done, in order."""
+    total = max(1, sum(grid.similarities(i, j) for i, j in grid.tasks()))
+    before, row = 0, -1
+    left: NDArray[Any] | None = None
+    for i, j in grid.tasks():
+        size = grid.similarities(i, j)
+        if not is_done(i, j):
+            if row != i or left is None:
+                left = None  # before the next is read: two blocks fit, not three
+                left, row = grid.left.read(i), i
+            work(_task(grid, how, i, j, left, part_of(how.progress, before / total, size / total)))
+        before += size
+        if how.progress is not None:
+            how.progress(before / total)
+
+
+def _task(grid: Grid, how: How, i: int, j: int, left: NDArray[Any], progress: Progress) -> Task:
+    right = grid.read_right(i, j)
+    pair = BlockPair(left, right, grid.left.source.element, how.metric, how.precision, how.threads)
+    return Task(i, j, pair, progress)
+
+
+def part_of(progress: Progress, begin: float, share: float) -> Progress:
+    """Progress of a part, told as progress of the whole."""
+    return None if progress is None else lambda fraction: progress(begin + share * fraction)
