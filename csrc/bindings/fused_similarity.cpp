@@ -23,10 +23,18 @@ using Progress = std::optional<py::function>;
 // What the last join did, for benchmarks; guarded since calls may come from several threads.
 std::mutex last_mutex;
 Work last;
+double last_preparation_seconds = 0;
 
-void remember(const Work& work) {
+void remember(const Work& work, double preparation_seconds) {
     const std::lock_guard lock(last_mutex);
     last = work;
+    last_preparation_seconds = preparation_seconds;
+}
+
+double processor_seconds(clockid_t clock) noexcept {
+    timespec time;
+    clock_gettime(clock, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 std::map<std::string, double> last_work() {
@@ -35,6 +43,7 @@ std::map<std::string, double> last_work() {
                                          {"skipped", static_cast<double>(last.skipped)},
                                          {"operations", static_cast<double>(last.operations)},
                                          {"scored_tiles", static_cast<double>(last.scored_tiles)},
+                                         {"preparation_seconds", last_preparation_seconds},
                                          {"scored_pairs", static_cast<double>(last.scored_pairs)}};
     for (std::size_t s = 0; s < last.screened.size(); ++s)
         result["screened_" + std::to_string(s)] = static_cast<double>(last.screened[s]);
@@ -80,7 +89,12 @@ void check_length(const py::array& array, std::size_t n, const char* name) {
 struct PyOperand {
     py::array x;
     std::unique_ptr<Operand> rows;
+    double preparation_seconds = 0;  // of all threads
 };
+
+double preparation_of(const PyOperand& a, const PyOperand* b) noexcept {
+    return a.preparation_seconds + (b != nullptr ? b->preparation_seconds : 0);
+}
 
 std::unique_ptr<PyOperand> make_operand(const py::array& x, const std::string& element,
                                         const std::optional<Integers>& rows, const std::string& metric,
@@ -101,12 +115,14 @@ std::unique_ptr<PyOperand> make_operand(const py::array& x, const std::string& e
     const auto d = static_cast<std::size_t>(x.shape(1));
     const Metric measure = metric_of(metric);
     const Progress none;
+    const double start = processor_seconds(CLOCK_PROCESS_CPUTIME_ID);
     run([&] {
         result->rows = Operand::prepare(matrix, d, kind, numbers, n, measure, screening,
                                         precision == "exact" ? Precision::exact : Precision::float32, threads,
                                         poll_of(none));
         return result->rows != nullptr;
     });
+    result->preparation_seconds = processor_seconds(CLOCK_PROCESS_CPUTIME_ID) - start;
     return result;
 }
 
@@ -134,7 +150,7 @@ py::object pairs_above_(const PyOperand& a, const PyOperand* b, float threshold,
         return pairs_above(*a.rows, other, threshold, max_pairs, pairs, too_many, threads, poll_of(progress),
                            work);
     });
-    remember(work);
+    remember(work, preparation_of(a, b));
     if (too_many) return py::none();
     const auto count = static_cast<py::ssize_t>(pairs.size());
     Integers rows(count), cols(count);
@@ -153,7 +169,7 @@ py::tuple forest_above_(const PyOperand& a, const PyOperand* b, float threshold,
     std::vector<std::pair<std::int64_t, std::int64_t>> edges;
     Work work;
     run([&] { return forest_above(*a.rows, other, threshold, edges, threads, poll_of(progress), work); });
-    remember(work);
+    remember(work, preparation_of(a, b));
     const auto count = static_cast<py::ssize_t>(edges.size());
     Integers rows(count), cols(count);
     for (std::size_t i = 0; i < edges.size(); ++i)
@@ -183,7 +199,7 @@ py::tuple count_above_(const PyOperand& a, const PyOperand* b, float threshold,
     run([&] {
         return count_above(*a.rows, other, threshold, wa, wb, ca, cb, threads, poll_of(progress), work);
     });
-    remember(work);
+    remember(work, preparation_of(a, b));
     return py::make_tuple(counts_a, counts_b);
 }
 
@@ -227,7 +243,7 @@ py::tuple max_earlier_(const PyOperand& a, const PyOperand* b, const Integers& r
         return max_earlier(*a.rows, other, ranks_a.data(), ranks_b.data(), floor, ba, sa, bb, sb, threads,
                            poll_of(progress), work);
     });
-    remember(work);
+    remember(work, preparation_of(a, b));
     return py::make_tuple(best_a, similarities_a, best_b, similarities_b);
 }
 
@@ -251,7 +267,7 @@ py::tuple top_k_(const PyOperand& a, const PyOperand* b, std::size_t k, bool bot
     float* sa = similarities_a.mutable_data();
     Work work;
     run([&] { return top_k(*a.rows, other, k, ra, sa, rb, sb, threads, poll_of(progress), work); });
-    remember(work);
+    remember(work, preparation_of(a, b));
     return py::make_tuple(rows_a, similarities_a, rows_b, similarities_b);
 }
 
@@ -262,7 +278,7 @@ py::tuple log_sum_exp_(const PyOperand& a, const PyOperand& b, double scale, std
     double *r = rows.mutable_data(), *c = cols.mutable_data();
     Work work;
     run([&] { return log_sum_exp(*a.rows, *other, scale, r, c, threads, poll_of(progress), work); });
-    remember(work);
+    remember(work, preparation_of(a, &b));
     return py::make_tuple(rows, cols);
 }
 
@@ -323,11 +339,7 @@ double peak_rate(const std::string& kind, double seconds) {
     const Kernels& kernels = active_kernels();
     const auto burn = kind == "int8" ? kernels.burn_bytes : kernels.burn_floats;
     // The thread's own time: another process on its core is not the machine's limit.
-    const auto now = [] {
-        timespec time;
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-        return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-    };
+    const auto now = [] { return processor_seconds(CLOCK_THREAD_CPUTIME_ID); };
     const double start = now();
     double operations = 0, passed = 0;
     do {

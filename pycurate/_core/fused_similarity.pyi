@@ -100,7 +100,8 @@ def components(n: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDAr
     """(n,) lowest row of each row's connected component under the edges."""
 
 def last_work() -> dict[str, float]:
-    """Of the last call in this process: tiles met, killed at each stage, pairs re-scored, seconds of preparation."""
+    """Of the last call in this process: tiles met, skipped and computed at each stage, operations on bytes (a multiply-add
+    is two), pairs and tiles scored, processor seconds of preparing the operands."""
 
 def peak_rate(kind: Literal["int8", "float32"], seconds: float) -> float:
     """Operations a second (a multiply-add is two) that one thread can do at most with the active instruction set; 0 for
