@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,9 @@ class BlockPlan:
 def plan_blocks(memory_bytes: int, rows: int, d: int, row_bytes: int, state_bytes: int) -> BlockPlan:
     """Two blocks, prepared, and the pairs of one call fit in ``memory_bytes``, beside what is held for every row.
 
-    memory = 128 rows + pairs + 2 block_rows (row_bytes + d + 576 + state_bytes), pairs being an eighth of what the
-    first term leaves, and 16 MiB for a piece that is being read.
+    memory = 128 rows + sample + 16 MiB + pairs + 2 block_rows (row_bytes + d + 576 + state_bytes). The sample is what
+    decides how to screen two blocks: 12 d (1,024 + 16 sqrt(block_rows)). 16 MiB are for a piece that is being read, and
+    pairs have an eighth of what these leave, at least 8 MiB.
 
     Parameters
     ----------
@@ -52,7 +54,8 @@ def plan_blocks(memory_bytes: int, rows: int, d: int, row_bytes: int, state_byte
     MemoryCapError
         Less than 64 rows a block fit; says the least that is enough.
     """
-    fixed = rows * ROW_BYTES + READ_BYTES
+    sampled_rows = 1024 + 16 * math.isqrt(min(rows, MOST_BLOCK_ROWS))
+    fixed = rows * ROW_BYTES + 12 * d * sampled_rows + READ_BYTES
     per_row = 2 * (row_bytes + d + OPERAND_ROW_BYTES + state_bytes)
     left = memory_bytes - fixed
     pair_bytes = max(_LEAST_PAIR_BYTES, left // 8)
