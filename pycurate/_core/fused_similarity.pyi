@@ -47,8 +47,8 @@ class Operand:
 def copies(x: NDArray[Any], element: _Element, threads: int) -> NDArray[np.int64]:
     """(n,) lowest row with the same bits, -1 for a row that is the first with its bits."""
 
-# In all that follows b = None means a against itself: pairs i != j. Row numbers in results are rows of x, per-row results
-# are in the order of `rows`.
+# In all that follows b = None means a against itself: pairs i != j. Row numbers in results are rows of x, per-row
+# results are in the order of `rows`.
 
 def pairs_above(
     a: Operand, b: Operand | None, threshold: float, max_pairs: int, threads: int, progress: _Progress
@@ -100,8 +100,8 @@ def components(n: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDAr
     """(n,) lowest row of each row's connected component under the edges."""
 
 def last_work() -> dict[str, float]:
-    """Of the last call in this process: tiles met, skipped and computed at each stage, operations on bytes (a multiply-add
-    is two), pairs and tiles scored, processor seconds of preparing the operands."""
+    """Of the last call in this process: tiles met, skipped and computed at each stage, operations on bytes (a
+    multiply-add is two), pairs and tiles scored, processor seconds of preparing the operands."""
 
 def peak_rate(kind: Literal["int8", "float32"], seconds: float) -> float:
     """Operations a second (a multiply-add is two) that one thread can do at most with the active instruction set; 0 for
