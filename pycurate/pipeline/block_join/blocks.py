@@ -63,8 +63,8 @@ def plan_blocks(memory_bytes: int, rows: int, d: int, row_bytes: int, state_byte
     if block_rows < LEAST_BLOCK_ROWS:
         least = fixed + _LEAST_PAIR_BYTES + LEAST_BLOCK_ROWS * per_row
         raise MemoryCapError(
-            f"memory_bytes: {memory_bytes >> 20:,} MiB are not enough for {rows:,} rows of {row_bytes:,} bytes, of "
-            f"which {ROW_BYTES} bytes each are held throughout; give {-(-(least - memory_bytes) >> 20):,} MiB more"
+            f"memory_bytes: expected enough for two blocks of {LEAST_BLOCK_ROWS} rows beside {ROW_BYTES} bytes for each "
+            f"of {rows:,} rows, got too little; give {-(-(least - memory_bytes) >> 20):,} MiB more"
         )
     return BlockPlan(min(block_rows, MOST_BLOCK_ROWS), pair_bytes // _PAIR_BYTES)
 
