@@ -383,7 +383,7 @@ def test_progress_rises_to_one(set_blocks: SetBlocks, tmp_path: Path) -> None:
 
 def test_the_plan_is_the_formula_and_says_what_is_missing() -> None:
     plan = plan_blocks(1 << 30, 1_000_000, 512, 1024, 0)
-    left = (1 << 30) - 128_000_000 - 12 * 512 * (1024 + 16 * 512) - (16 << 20)
+    left = (1 << 30) - 128_000_000 - 12 * 512 * (1024 + 16 * 512) - 2048 * 1024 - (16 << 20)
     assert plan.most_pairs == left // 8 // 80
     assert plan.block_rows == (left - left // 8) // (2 * (1024 + 512 + 576))
     assert plan_blocks(1 << 40, 1000, 512, 1024, 0).block_rows == MOST_BLOCK_ROWS
