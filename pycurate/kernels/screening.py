@@ -60,19 +60,20 @@ def screening_of(
     stages = [p for p in _STAGES if p * 4 <= d]
     # Each side gives half: the prefix must suit both.
     basis_sample = np.concatenate([_unit_rows(*side, _BASIS_ROWS // len(sides)) for side in sides])
-    basis = _principal_directions(basis_sample, stages[-1])
     left, right = basis_sample[:_PAIR_ROWS], basis_sample[-_PAIR_ROWS:]
     similarities = left @ right.T
     if limit is None:
         largest = sizes[-1]
         assert neighbors is not None
         limit = float(np.quantile(similarities, max(0.0, 1 - neighbors / largest)))
-    prefixes = [_left_by_prefix(left @ basis[:p].T, right @ basis[:p].T, limit) for p in stages]
     beginnings = [_left_by_beginning(similarities, p / d, d, limit) for p in _BEGINNINGS * d]
-    saved = _products(_BEGINNINGS * d, beginnings, _PAIRS_OF_TILE, d) - _products(
-        np.array(stages), prefixes, _PAIRS_OF_ORDERED_TILE, d
-    )
-    if saved * pairs * _SECONDS_PER_PRODUCT < sum(sizes) * _SECONDS_PER_ROW + _SECONDS:
+    without = _products(_BEGINNINGS * d, beginnings, _PAIRS_OF_TILE, d)
+    worth = (sum(sizes) * _SECONDS_PER_ROW + _SECONDS) / (pairs * _SECONDS_PER_PRODUCT)
+    if without < worth:
+        return None
+    basis = _principal_directions(basis_sample, stages[-1])
+    prefixes = [_left_by_prefix(left @ basis[:p].T, right @ basis[:p].T, limit) for p in stages]
+    if without - _products(np.array(stages), prefixes, _PAIRS_OF_ORDERED_TILE, d) < worth:
         return None
     projected = basis_sample @ basis.T
     norms = [float(np.sqrt(np.mean(np.square(projected[:, :p]).sum(axis=1)))) for p in stages]
