@@ -6,72 +6,107 @@ The rows of a block are judged and no two of all blocks have the same bits; who 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
-from pycurate.kernels.distinct import DistinctRows, Floats, Indices
-from pycurate.kernels.join import Join, Precision, Side
+from pycurate.kernels.distinct import Floats, Indices
+from pycurate.kernels.join import Precision
 from pycurate.kernels.rowwise import Metric
+from pycurate.kernels.screening import screening_of
 
 Progress: TypeAlias = Callable[[float], object] | None
+_Operand: TypeAlias = _core.fused_similarity.Operand
 
 OPERAND_ROW_BYTES = 576
 """Bytes a row that a prepared block takes beside one for each of its elements: 101 to 389 measured, d 16 to 1,024."""
+SAMPLE_ROWS = 2048
+"""As many rows stand for all that a block is compared with where it is decided how to screen them."""
 
-__all__ = ["OPERAND_ROW_BYTES", "BlockPair", "lowest_of_component"]
+__all__ = ["OPERAND_ROW_BYTES", "SAMPLE_ROWS", "BlockPair", "LeftBlock", "lowest_of_component"]
 
 
-class BlockPair(NamedTuple):
-    """Two blocks to compare, or one with itself. Row numbers in answers are those within the blocks."""
+@dataclass(eq=False)
+class LeftBlock:
+    """A block that one question compares with others, prepared at the first and for all of them."""
 
-    left: NDArray[Any]  # (a, d) elements of a row adjacent; bfloat16 as uint16
-    right: NDArray[Any] | None  # (b, d); None: left with itself
-    element: str
+    rows: NDArray[Any]  # (a, d) elements of a row adjacent; bfloat16 as uint16
+    element: Any
     metric: Metric
     precision: Precision
     threads: int
+    sample: NDArray[Any]  # (s, d) some of all rows that it is compared with
+    compared: int  # how many these are
+    _screening: _core.fused_similarity.Screening | None = field(default=None, init=False)
+    _operand: _Operand | None = field(default=None, init=False)
+
+    def part(self, rows: slice) -> LeftBlock:
+        """Some of the rows, to be prepared on their own but screened alike."""
+        part = LeftBlock(
+            self.rows[rows], self.element, self.metric, self.precision, self.threads, self.sample, self.compared
+        )
+        part._screening = self._screening
+        if self._operand is not None:
+            part._operand = part.operand_of(part.rows)
+        return part
+
+    def operands(
+        self, right: NDArray[Any] | None, limit: float | None, neighbors: int | None
+    ) -> tuple[_Operand, _Operand | None]:
+        """This block and another as the kernels take them; ``limit`` or ``neighbors`` as in `screening_of`."""
+        if self._operand is None:
+            if self.metric == "cosine" and self.precision == "exact" and len(self.rows) and len(self.sample):
+                places = np.arange(self.compared) * len(self.sample) // self.compared
+                sides = [(self.rows, self.element, np.arange(len(self.rows))), (self.sample, self.element, places)]
+                self._screening = screening_of(sides, limit, neighbors)
+            self._operand = self.operand_of(self.rows)
+        return self._operand, None if right is None else self.operand_of(right)
+
+    def operand_of(self, rows: NDArray[Any]) -> _Operand:
+        """Rows, prepared to be compared with this block."""
+        return _core.fused_similarity.Operand(
+            rows, self.element, None, self.metric, self._screening, self.precision, self.threads
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPair:
+    """Two blocks to compare, or one with itself. Row numbers in answers are those within the blocks."""
+
+    left: LeftBlock
+    right: NDArray[Any] | None  # (b, d); None: left with itself
 
     def pairs_above(self, limit: float, max_pairs: int, progress: Progress) -> tuple[Indices, Indices, Floats] | None:
         """Rows, columns and similarities, sorted by (row, col); None where there are more than ``max_pairs``."""
-        return _core.fused_similarity.pairs_above(
-            *self._join().operands(limit=limit), limit, max_pairs, self.threads, progress
-        )
+        operands = self.left.operands(self.right, limit, None)
+        return _core.fused_similarity.pairs_above(*operands, limit, max_pairs, self.left.threads, progress)
 
     def forest_above(self, limit: float, progress: Progress) -> tuple[Indices, Indices]:
         """Edges (row, col) that span the components of the pairs at or above ``limit``."""
-        return _core.fused_similarity.forest_above(*self._join().operands(limit=limit), limit, self.threads, progress)
+        operands = self.left.operands(self.right, limit, None)
+        return _core.fused_similarity.forest_above(*operands, limit, self.left.threads, progress)
 
     def count_above(
         self, limit: float, weights: tuple[Indices | None, Indices | None], progress: Progress
     ) -> tuple[Indices, Indices | None]:
         """Summed weights of the rows that each row of the left reaches, and of the right."""
-        of_left, of_right = weights
-        return _core.fused_similarity.count_above(
-            *self._join().operands(limit=limit), limit, of_left, of_right, self.threads, progress
-        )
+        operands = self.left.operands(self.right, limit, None)
+        return _core.fused_similarity.count_above(*operands, limit, *weights, self.left.threads, progress)
 
     def max_earlier(
         self, ranks: tuple[Indices, Indices | None], floor: float, progress: Progress
     ) -> tuple[Indices, Floats, Indices | None, Floats | None]:
         """Rank and similarity of the most similar row of lower rank, for each row of the left, and of the right."""
-        of_left, of_right = ranks
-        return _core.fused_similarity.max_earlier(
-            *self._join().operands(limit=floor), of_left, of_right, floor, self.threads, progress
-        )
+        operands = self.left.operands(self.right, floor, None)
+        return _core.fused_similarity.max_earlier(*operands, *ranks, floor, self.left.threads, progress)
 
     def top_k(self, k: int, progress: Progress, *, both: bool) -> tuple[Indices, Floats, Indices | None, Floats | None]:
         """(a, k) the nearest rows of the right and their similarities; ``both``: and (b, k) those of the left."""
-        return _core.fused_similarity.top_k(*self._join().operands(neighbors=k), k, both, self.threads, progress)
-
-    def _join(self) -> Join:
-        right = None if self.right is None else self._side(self.right)
-        return Join(self._side(self.left), right, self.metric, self.precision, self.threads)
-
-    def _side(self, rows: NDArray[Any]) -> Side:
-        return Side(rows, self.element, DistinctRows(np.full(len(rows), -1, np.int64), np.empty(0, np.int64)))
+        operands = self.left.operands(self.right, None, k)
+        return _core.fused_similarity.top_k(*operands, k, both, self.left.threads, progress)
 
 
 def lowest_of_component(n: int, rows: Indices, cols: Indices) -> Indices:

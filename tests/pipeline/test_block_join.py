@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -382,11 +383,13 @@ def test_progress_rises_to_one(set_blocks: SetBlocks, tmp_path: Path) -> None:
 
 def test_the_plan_is_the_formula_and_says_what_is_missing() -> None:
     plan = plan_blocks(1 << 30, 1_000_000, 512, 1024, 0)
-    left = (1 << 30) - 128_000_000 - 12 * 512 * (1024 + 16 * 512) - (16 << 20)
+    left = (1 << 30) - 128_000_000 - 12 * 512 * (1024 + 16 * 512) - 2048 * 1024 - (16 << 20)
     assert plan.most_pairs == left // 8 // 80
     assert plan.block_rows == (left - left // 8) // (2 * (1024 + 512 + 576))
     assert plan_blocks(1 << 40, 1000, 512, 1024, 0).block_rows == MOST_BLOCK_ROWS
-    with pytest.raises(MemoryCapError, match=r"memory_bytes: 100 MiB are not enough for 1,000,000 rows .* give (\d+)"):
+    with pytest.raises(
+        MemoryCapError, match=r"memory_bytes: expected enough .* of 1,000,000 rows, got .* give \d+ MiB more"
+    ):
         plan_blocks(100 << 20, 1_000_000, 512, 1024, 0)
     with pytest.raises(MemoryCapError) as caught:
         plan_blocks(0, 1000, 512, 1024, 0)
@@ -394,3 +397,28 @@ def test_the_plan_is_the_formula_and_says_what_is_missing() -> None:
     assert plan_blocks(missing << 20, 1000, 512, 1024, 0).block_rows >= 64
     with pytest.raises(MemoryCapError):
         plan_blocks((missing - 1) << 20, 1000, 512, 1024, 0)
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from pycurate.api.similarity import similarity_join
+found = similarity_join(sys.argv[1], sys.argv[2], memory_bytes=int(sys.argv[3]), threads=1)
+assert found.count_above(0.9).sum() == 200
+assert len(found.pairs_above(0.9).rows) == 100
+# Not getrusage: its peak counts the parent's memory at the fork.
+print(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10)
+"""
+
+
+def test_the_process_stays_under_the_cap(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    x = random.standard_normal((40_000, 1024), dtype=np.float32)
+    x[20_000:20_100] = x[:100] + 0.1 * random.standard_normal((100, 1024), dtype=np.float32)
+    np.save(tmp_path / "x.npy", x.astype(np.float16))  # 82 MB, and 47 MB prepared in one piece
+    cap = 256 << 20
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "x.npy"), str(tmp_path / "out"), str(cap)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < cap
+    plan = json.loads(next(tmp_path.glob("out/pairs_above*/plan.json")).read_text())
+    assert plan["block_rows"] < 10_000

@@ -92,14 +92,13 @@ class Operand {
     const void* data_at(std::size_t position) const noexcept {
         return static_cast<const char*>(x_.data) + row_at(position) * x_.row_stride;
     }
-    /// Canonical similarities of a position with n others, at most `most_scores`; NaN: not a finite number.
-    static constexpr std::size_t most_scores = 48;
-    void scores(std::size_t position, const Operand& other, const std::uint32_t* others, std::size_t count,
-                float* out) const noexcept;
+    /// Canonical similarities of pairs of positions; NaN: not a finite number.
+    void scores(const std::uint32_t* positions, const Operand& other, const std::uint32_t* others,
+                std::size_t count, float* out) const noexcept;
     float score(std::size_t position, const Operand& other, std::size_t other_position) const noexcept {
-        const auto position_of_other = static_cast<std::uint32_t>(other_position);
+        const auto i = static_cast<std::uint32_t>(position), j = static_cast<std::uint32_t>(other_position);
         float result;
-        scores(position, other, &position_of_other, 1, &result);
+        scores(&i, other, &j, 1, &result);
         return result;
     }
     /// Row at `position` widened to float32, zeros up to a multiple of 16; not int8.

@@ -352,20 +352,22 @@ class Join {
             return;
         }
         w.work.scored_pairs += static_cast<std::uint64_t>(count);
-        for (std::size_t r = 0; r < group_rows; ++r) score_pairs(w, row + r, col, wanted[r]);
+        score_pairs(w, row, col, wanted);
     }
 
-    /// Canonical scores of row i with the columns of a mask.
-    void score_pairs(Worker& w, std::size_t i, std::size_t col, std::uint64_t mask) {
-        std::uint32_t others[panel_rows];
-        float scores[panel_rows];
+    /// Canonical scores of the pairs of a tile that `masks` names.
+    void score_pairs(Worker& w, std::size_t row, std::size_t col, const std::uint64_t* masks) {
+        std::uint32_t rows[group_rows * panel_rows], cols[group_rows * panel_rows];
+        float scores[group_rows * panel_rows];
         std::size_t count = 0;
-        for (; mask != 0; mask &= mask - 1u)
-            others[count++] =
-                static_cast<std::uint32_t>(col) + static_cast<std::uint32_t>(std::countr_zero(mask));
-        if (count == 0) return;
-        a_.scores(i, b_, others, count, scores);
-        for (std::size_t k = 0; k < count; ++k) offer(w, i, others[k], scores[k]);
+        for (std::size_t r = 0; r < group_rows; ++r)
+            for (std::uint64_t mask = masks[r]; mask != 0; mask &= mask - 1u, ++count) {
+                rows[count] = static_cast<std::uint32_t>(row + r);
+                cols[count] =
+                    static_cast<std::uint32_t>(col) + static_cast<std::uint32_t>(std::countr_zero(mask));
+            }
+        a_.scores(rows, b_, cols, count, scores);
+        for (std::size_t k = 0; k < count; ++k) offer(w, rows[k], cols[k], scores[k]);
     }
 
     void offer(Worker& w, std::size_t i, std::size_t j, float score) {
@@ -387,21 +389,21 @@ class Join {
             w.wide_panel_at = col;
             a_.kernels->canonical_tile(w.wide_group.data(), w.wide_panel.data(), width, width, w.dots.data());
         }
-        for (std::size_t r = 0; r < group_rows; ++r) {
-            std::uint64_t mask = valid_columns(row + r, col);
-            if (wanted != nullptr) mask &= wanted[r];
-            if (!tiled) {
-                score_pairs(w, row + r, col, mask);
-                continue;
-            }
-            for (; mask != 0; mask &= mask - 1u) {
+        std::uint64_t masks[group_rows];
+        for (std::size_t r = 0; r < group_rows; ++r)
+            masks[r] = valid_columns(row + r, col) & (wanted != nullptr ? wanted[r] : ~std::uint64_t{0});
+        if (!tiled) {
+            score_pairs(w, row, col, masks);
+            return;
+        }
+        for (std::size_t r = 0; r < group_rows; ++r)
+            for (std::uint64_t mask = masks[r]; mask != 0; mask &= mask - 1u) {
                 const auto c = static_cast<std::size_t>(std::countr_zero(mask));
                 const std::size_t i = row + r, j = col + c;
                 offer(w, i, j,
                       rowwise::similarity_of(a_.metric, static_cast<double>(w.dots[r * panel_rows + c]),
                                              a_.squares[i], b_.squares[j]));
             }
-        }
     }
 
     /// Once at the start; where limits rise, after the tasks `beside` the diagonal, and later again.

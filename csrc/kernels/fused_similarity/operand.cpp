@@ -85,15 +85,20 @@ double Operand::canonical_error() const noexcept {
     return 2.0 * gamma(steps) + 4.0 * half_ulp;
 }
 
-void Operand::scores(std::size_t i, const Operand& other, const std::uint32_t* others, std::size_t count,
-                     float* out) const noexcept {
-    const void* rows_of_others[most_scores];
-    double dots[most_scores];
-    for (std::size_t k = 0; k < count; ++k) rows_of_others[k] = other.data_at(others[k]);
-    rowwise::active_kernels().dots_among[static_cast<int>(element)](data_at(i), rows_of_others, count, d,
-                                                                    dots);
-    for (std::size_t k = 0; k < count; ++k)
-        out[k] = rowwise::similarity_of(metric, dots[k], squares[i], other.squares[others[k]]);
+void Operand::scores(const std::uint32_t* positions, const Operand& other, const std::uint32_t* others,
+                     std::size_t count, float* out) const noexcept {
+    constexpr std::size_t most = 64;
+    const void *xs[most], *ys[most];
+    double dots[most];
+    const auto sum = rowwise::active_kernels().dots_anywhere[static_cast<int>(element)];
+    for (std::size_t begin = 0; begin < count; begin += most) {
+        const std::size_t part = std::min(most, count - begin);
+        const std::uint32_t *is = positions + begin, *js = others + begin;
+        for (std::size_t k = 0; k < part; ++k) xs[k] = data_at(is[k]), ys[k] = other.data_at(js[k]);
+        sum(xs, ys, part, d, dots);
+        for (std::size_t k = 0; k < part; ++k)
+            out[begin + k] = rowwise::similarity_of(metric, dots[k], squares[is[k]], other.squares[js[k]]);
+    }
 }
 
 void Operand::widen(std::size_t position, float* out) const noexcept {

@@ -116,12 +116,14 @@ class Lists {
     }
     void score_kept(std::size_t i, std::uint64_t& scored_pairs) {
         const Candidate* kept = kept_of(i);
-        std::uint32_t others[Operand::most_scores];
-        float scores[Operand::most_scores];
+        constexpr std::size_t most = 64;
+        std::uint32_t mine[most], others[most];
+        float scores[most];
+        std::fill_n(mine, most, static_cast<std::uint32_t>(i));
         for (std::size_t c = 0; c < kept_[i];) {
             std::size_t n = 0;
-            for (; c < kept_[i] && n < Operand::most_scores; ++c) others[n++] = kept[c].other;
-            mine_.scores(i, others_, others, n, scores);
+            for (; c < kept_[i] && n < most; ++c) others[n++] = kept[c].other;
+            mine_.scores(mine, others_, others, n, scores);
             scored_pairs += n;
             for (std::size_t k = 0; k < n; ++k)
                 if (scores[k] >= limit(i)) insert(i, {scores[k], others[k]});

@@ -84,9 +84,9 @@ struct Kernels {
     void (*pair_sums[4])(Matrix a, Matrix b, std::size_t n, std::size_t d, const Heads& heads_a,
                          const Heads& heads_b, double* ab, double* aa, double* bb) noexcept;
     void (*dots[4])(Matrix a, Matrix b, std::size_t n, std::size_t d, double* ab) noexcept;
-    /// Of one row with n that lie anywhere.
-    void (*dots_among[4])(const void* x, const void* const* others, std::size_t n, std::size_t d,
-                          double* ab) noexcept;
+    /// Of n pairs of rows that lie anywhere.
+    void (*dots_anywhere[4])(const void* const* xs, const void* const* ys, std::size_t n, std::size_t d,
+                             double* ab) noexcept;
     void (*row_sums[4])(Matrix x, std::size_t n, std::size_t d, const Heads& heads, double* xx) noexcept;
     /// One row of `d` elements, indexed [from][to]; not int8.
     void (*convert[3][3])(const void* x, std::size_t d, void* out) noexcept;

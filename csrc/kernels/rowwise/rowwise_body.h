@@ -64,8 +64,8 @@ struct RidingHeads {
 
 template <class V, class T>
 void sum_dots(Matrix a, Matrix b, std::size_t n, std::size_t d, double* ab) noexcept {
-    const auto ahead_a = prefetch_distance(d * sizeof(T), a.row_stride);
-    const auto ahead_b = prefetch_distance(d * sizeof(T), b.row_stride);
+    const auto ahead_a = n > 1 ? prefetch_distance(d * sizeof(T), a.row_stride) : 0;
+    const auto ahead_b = n > 1 ? prefetch_distance(d * sizeof(T), b.row_stride) : 0;
     for (std::size_t i = 0; i < n; ++i) {
         const T *x = row_of<T>(a, i), *y = row_of<T>(b, i);
         auto sum = V::zero();
@@ -79,41 +79,41 @@ void sum_dots(Matrix a, Matrix b, std::size_t n, std::size_t d, double* ab) noex
     }
 }
 
-/// One row with others that lie anywhere: four sums at a time hide the latency of the multiply-add, and the
-/// four rows after them are asked for meanwhile.
+/// Pairs of rows that lie anywhere: four sums at a time hide the latency of the multiply-add, and the rows of
+/// the four pairs after them are asked for meanwhile.
 template <class V, class T>
-void sum_among(const void* row, const void* const* others, std::size_t n, std::size_t d,
-               double* ab) noexcept {
-    const T* x = static_cast<const T*>(row);
-    for (std::size_t i = 0; i < n; i += 4) {
-        const auto other = [&](std::size_t k) noexcept {
-            return static_cast<const T*>(others[k < n ? k : n - 1]);
+void sum_anywhere(const void* const* xs, const void* const* ys, std::size_t n, std::size_t d,
+                  double* ab) noexcept {
+    const auto row = [&](const void* const* rows, std::size_t k) noexcept {
+        return static_cast<const T*>(rows[k]);
+    };
+    std::size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        const std::size_t next = i + 8 <= n ? i + 4 : i;
+        const T *x0 = row(xs, i), *x1 = row(xs, i + 1), *x2 = row(xs, i + 2), *x3 = row(xs, i + 3);
+        const T *y0 = row(ys, i), *y1 = row(ys, i + 1), *y2 = row(ys, i + 2), *y3 = row(ys, i + 3);
+        const T *next_x0 = row(xs, next), *next_x2 = row(xs, next + 2);
+        const T *next_y0 = row(ys, next), *next_y1 = row(ys, next + 1), *next_y2 = row(ys, next + 2),
+                *next_y3 = row(ys, next + 3);
+        auto sum0 = V::zero(), sum1 = V::zero(), sum2 = V::zero(), sum3 = V::zero();
+        const auto add = [&](auto load) noexcept {
+            sum0 = V::multiply_add(load(x0), load(y0), sum0);
+            sum1 = V::multiply_add(load(x1), load(y1), sum1);
+            sum2 = V::multiply_add(load(x2), load(y2), sum2);
+            sum3 = V::multiply_add(load(x3), load(y3), sum3);
         };
-        const T *p = other(i), *q = other(i + 1), *r = other(i + 2), *s = other(i + 3);
-        const T *next_p = other(i + 4), *next_q = other(i + 5), *next_r = other(i + 6),
-                *next_s = other(i + 7);
-        auto sum_p = V::zero(), sum_q = V::zero(), sum_r = V::zero(), sum_s = V::zero();
         std::size_t j = 0;
         for (; j + 16 <= d; j += 16) {
-            const auto lanes = V::load(x + j);
-            prefetch(next_p + j, 0), prefetch(next_q + j, 0), prefetch(next_r + j, 0),
-                prefetch(next_s + j, 0);
-            sum_p = V::multiply_add(lanes, V::load(p + j), sum_p);
-            sum_q = V::multiply_add(lanes, V::load(q + j), sum_q);
-            sum_r = V::multiply_add(lanes, V::load(r + j), sum_r);
-            sum_s = V::multiply_add(lanes, V::load(s + j), sum_s);
+            prefetch(next_x0 + j, 0), prefetch(next_x2 + j, 0);  // pairs of one row come together
+            prefetch(next_y0 + j, 0), prefetch(next_y1 + j, 0), prefetch(next_y2 + j, 0),
+                prefetch(next_y3 + j, 0);
+            add([j](const T* from) noexcept { return V::load(from + j); });
         }
-        if (j < d) {
-            const auto lanes = V::load(x + j, d - j);
-            sum_p = V::multiply_add(lanes, V::load(p + j, d - j), sum_p);
-            sum_q = V::multiply_add(lanes, V::load(q + j, d - j), sum_q);
-            sum_r = V::multiply_add(lanes, V::load(r + j, d - j), sum_r);
-            sum_s = V::multiply_add(lanes, V::load(s + j, d - j), sum_s);
-        }
-        const double sums[4] = {static_cast<double>(V::fold(sum_p)), static_cast<double>(V::fold(sum_q)),
-                                static_cast<double>(V::fold(sum_r)), static_cast<double>(V::fold(sum_s))};
-        for (std::size_t k = 0; k < 4 && i + k < n; ++k) ab[i + k] = sums[k];
+        if (j < d) add([j, d](const T* from) noexcept { return V::load(from + j, d - j); });
+        ab[i] = static_cast<double>(V::fold(sum0)), ab[i + 1] = static_cast<double>(V::fold(sum1));
+        ab[i + 2] = static_cast<double>(V::fold(sum2)), ab[i + 3] = static_cast<double>(V::fold(sum3));
     }
+    for (; i < n; ++i) sum_dots<V, T>({xs[i], 0}, {ys[i], 0}, 1, d, ab + i);
 }
 
 template <class V, class T, int riding_a, int riding_b>
@@ -287,11 +287,11 @@ void dots_int8(Matrix a, Matrix b, std::size_t n, std::size_t d, double* ab) noe
 }
 
 template <class V>
-void among_int8(const void* row, const void* const* others, std::size_t n, std::size_t d,
-                double* ab) noexcept {
+void anywhere_int8(const void* const* xs, const void* const* ys, std::size_t n, std::size_t d,
+                   double* ab) noexcept {
     for (std::size_t i = 0; i < n; ++i)
-        sum_integers<V, false>(static_cast<const std::int8_t*>(row),
-                               static_cast<const std::int8_t*>(others[i]), d, 0, 0, ab[i], nullptr, nullptr);
+        sum_integers<V, false>(static_cast<const std::int8_t*>(xs[i]), static_cast<const std::int8_t*>(ys[i]),
+                               d, 0, 0, ab[i], nullptr, nullptr);
 }
 
 template <class V>
@@ -313,7 +313,7 @@ template <class V>
 constexpr Kernels kernels_of{
     {pair_sums<V, float>, pair_sums<V, Float16>, pair_sums<V, BFloat16>, pair_sums_int8<V>},
     {sum_dots<V, float>, sum_dots<V, Float16>, sum_dots<V, BFloat16>, dots_int8<V>},
-    {sum_among<V, float>, sum_among<V, Float16>, sum_among<V, BFloat16>, among_int8<V>},
+    {sum_anywhere<V, float>, sum_anywhere<V, Float16>, sum_anywhere<V, BFloat16>, anywhere_int8<V>},
     {row_sums<V, float>, row_sums<V, Float16>, row_sums<V, BFloat16>, row_sums_int8<V>},
     {{convert<V, float, float>, convert<V, float, Float16>, convert<V, float, BFloat16>},
      {convert<V, Float16, float>, convert<V, Float16, Float16>, convert<V, Float16, BFloat16>},

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import MemoryCapError
-from pycurate.kernels.block_similarity import OPERAND_ROW_BYTES
+from pycurate.kernels.block_similarity import OPERAND_ROW_BYTES, SAMPLE_ROWS
 from pycurate.pipeline.block_join.source import READ_BYTES, Indices, RowSource
 
 ROW_BYTES = 128
@@ -34,9 +35,9 @@ class BlockPlan:
 def plan_blocks(memory_bytes: int, rows: int, d: int, row_bytes: int, state_bytes: int) -> BlockPlan:
     """Two blocks, prepared, and the pairs of one call fit in ``memory_bytes``, beside what is held for every row.
 
-    memory = 128 rows + sample + 16 MiB + pairs + 2 block_rows (row_bytes + d + 576 + state_bytes). The sample is what
-    decides how to screen two blocks: 12 d (1,024 + 16 sqrt(block_rows)). 16 MiB are for a piece that is being read, and
-    pairs have an eighth of what these leave, at least 8 MiB.
+    memory = 128 rows + samples + 16 MiB + pairs + 2 block_rows (row_bytes + d + 576 + state_bytes). The samples decide
+    how to screen: 12 d (1,024 + 16 sqrt(block_rows)) and 2,048 row_bytes. 16 MiB are for a piece that is being read,
+    and pairs have an eighth of what these leave, at least 8 MiB.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ def plan_blocks(memory_bytes: int, rows: int, d: int, row_bytes: int, state_byte
         Less than 64 rows a block fit; says the least that is enough.
     """
     sampled_rows = 1024 + 16 * math.isqrt(min(rows, MOST_BLOCK_ROWS))
-    fixed = rows * ROW_BYTES + 12 * d * sampled_rows + READ_BYTES
+    fixed = rows * ROW_BYTES + 12 * d * sampled_rows + SAMPLE_ROWS * row_bytes + READ_BYTES
     per_row = 2 * (row_bytes + d + OPERAND_ROW_BYTES + state_bytes)
     left = memory_bytes - fixed
     pair_bytes = max(_LEAST_PAIR_BYTES, left // 8)
@@ -63,8 +64,8 @@ def plan_blocks(memory_bytes: int, rows: int, d: int, row_bytes: int, state_byte
     if block_rows < LEAST_BLOCK_ROWS:
         least = fixed + _LEAST_PAIR_BYTES + LEAST_BLOCK_ROWS * per_row
         raise MemoryCapError(
-            f"memory_bytes: {memory_bytes >> 20:,} MiB are not enough for {rows:,} rows of {row_bytes:,} bytes, of "
-            f"which {ROW_BYTES} bytes each are held throughout; give {-(-(least - memory_bytes) >> 20):,} MiB more"
+            f"memory_bytes: expected enough for two blocks of {LEAST_BLOCK_ROWS} rows beside {ROW_BYTES} bytes for "
+            f"each of {rows:,} rows, got too little; give {-(-(least - memory_bytes) >> 20):,} MiB more"
         )
     return BlockPlan(min(block_rows, MOST_BLOCK_ROWS), pair_bytes // _PAIR_BYTES)
 
@@ -88,6 +89,11 @@ class Blocks:
         """Rows of a block."""
         span = self.span(block)
         return int(span.stop - span.start)
+
+    def sample(self, count: int) -> NDArray[Any]:
+        """At most ``count`` rows, evenly spaced."""
+        places = np.linspace(0, len(self.rows) - 1, min(count, len(self.rows))).astype(np.int64)
+        return self.source.take(self.rows[places])
 
     def read(self, block: int) -> NDArray[Any]:
         """The rows of a block, in memory."""

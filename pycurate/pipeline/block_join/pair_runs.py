@@ -104,17 +104,17 @@ def _runs(
         return
     left, right = pair.left, pair.right
     parts: list[tuple[slice, slice | None]]
-    middle = max(len(left), 0 if right is None else len(right)) // 2
+    middle = max(len(left.rows), 0 if right is None else len(right)) // 2
     first, second = slice(0, middle), slice(middle, None)
     if right is None:
         parts = [(first, None), (first, second), (second, None)]
-    elif len(left) >= len(right):
+    elif len(left.rows) >= len(right):
         parts = [(first, slice(None)), (second, slice(None))]
     else:
         parts = [(slice(None), first), (slice(None), second)]
     for place, (a, b) in enumerate(parts):
-        of_right = None if b is None else (left if right is None else right)[b]
-        smaller = pair._replace(left=left[a], right=of_right)
+        of_right = None if b is None else (left.rows if right is None else right)[b]
+        smaller = BlockPair(left.part(a), of_right)
         told = part_of(progress, place / len(parts), 1 / len(parts))
         yield from _runs(smaller, rows[a], cols[a if b is None else b], limit, most, told)
 

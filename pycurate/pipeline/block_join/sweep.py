@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from numpy.typing import NDArray
-
-from pycurate.kernels.block_similarity import BlockPair
+from pycurate.kernels.block_similarity import SAMPLE_ROWS, BlockPair, LeftBlock
 from pycurate.kernels.join import Precision
 from pycurate.kernels.rowwise import Metric
 from pycurate.pipeline.block_join.blocks import Grid
@@ -39,24 +37,25 @@ class Task:
 def run_tasks(grid: Grid, how: How, is_done: Callable[[int, int], bool], work: Callable[[Task], None]) -> None:
     """Read and hand to ``work`` the tasks that are not done, in order."""
     total = max(1, sum(grid.similarities(i, j) for i, j in grid.tasks()))
+    searched = grid.right or grid.left
+    sample = searched.sample(SAMPLE_ROWS)
     before, row = 0, -1
-    left: NDArray[Any] | None = None
+    left: LeftBlock | None = None
     for i, j in grid.tasks():
         size = grid.similarities(i, j)
         if not is_done(i, j):
             if row != i or left is None:
                 left = None  # before the next is read: two blocks fit, not three
-                left, row = grid.left.read(i), i
-            work(_task(grid, how, i, j, left, part_of(how.progress, before / total, size / total)))
+                rows, row = grid.left.read(i), i
+                element = grid.left.source.element
+                left = LeftBlock(rows, element, how.metric, how.precision, how.threads, sample, len(searched.rows))
+                del rows
+            pair = BlockPair(left, grid.read_right(i, j))
+            work(Task(i, j, pair, part_of(how.progress, before / total, size / total)))
+            del pair
         before += size
         if how.progress is not None:
             how.progress(before / total)
-
-
-def _task(grid: Grid, how: How, i: int, j: int, left: NDArray[Any], progress: Progress) -> Task:
-    right = grid.read_right(i, j)
-    pair = BlockPair(left, right, grid.left.source.element, how.metric, how.precision, how.threads)
-    return Task(i, j, pair, progress)
 
 
 def part_of(progress: Progress, begin: float, share: float) -> Progress:
