@@ -7,6 +7,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check -qq install
 NATIVE := CMakeLists.txt $(shell find csrc -type f)
 SANITIZED := build/sanitize
+# Kernels and their C++ tests under the sanitizer $(1).
+sanitized = $(BIN)/cmake -S . -B $(SANITIZED)-$(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPYCURATE_PYTHON=OFF -DPYCURATE_CUDA=OFF -DPYCURATE_TESTS=ON \
+    -DPYCURATE_SANITIZE=$(1) -DPYCURATE_WERROR=ON && $(BIN)/cmake --build $(SANITIZED)-$(1)
 
 .PHONY: demo test build lint sanitize bench clean
 
@@ -27,10 +31,10 @@ lint: $(VENV)/.extras-test $(VENV)/.extras-dev
 	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
 
 sanitize: $(VENV)/.built
-	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-	    -DPYCURATE_PYTHON=OFF -DPYCURATE_CUDA=OFF -DPYCURATE_TESTS=ON -DPYCURATE_SANITIZE=ON -DPYCURATE_WERROR=ON
-	$(BIN)/cmake --build $(SANITIZED)
-	$(SANITIZED)/csrc/kernel_tests
+	$(call sanitized,address)
+	$(SANITIZED)-address/csrc/kernel_tests
+	$(call sanitized,thread)
+	$(SANITIZED)-thread/csrc/kernel_tests thread strongest
 
 bench: $(VENV)/.extras-bench
 	$(BIN)/pycurate bench

@@ -607,19 +607,36 @@ std::unique_ptr<Operand> prepared(const Rows& x, Metric metric, const Screening*
 
 // Bounds.
 
-void bounds_hold(const Operand& a, const Operand& b, const Rows& x, const Rows& y, const std::string& what) {
+/// In long double, (n, m).
+std::vector<long double> exact_cosines(const Rows& x, const Rows& y) {
+    const auto unit_rows = [](const Rows& rows) {
+        std::vector<long double> units(rows.n * rows.d);
+        for (std::size_t i = 0; i < rows.n; ++i) {
+            long double* unit = units.data() + i * rows.d;
+            for (std::size_t j = 0; j < rows.d; ++j) unit[j] = static_cast<long double>(rows.at(i, j));
+            const long double norm = std::sqrt(std::inner_product(unit, unit + rows.d, unit, 0.0L));
+            for (std::size_t j = 0; j < rows.d; ++j) unit[j] /= norm;
+        }
+        return units;
+    };
+    const auto units_x = unit_rows(x), units_y = unit_rows(y);
+    std::vector<long double> cosines(x.n * y.n);
+    for (std::size_t i = 0; i < x.n; ++i) {
+        const long double* unit = units_x.data() + i * x.d;
+        for (std::size_t j = 0; j < y.n; ++j)
+            cosines[i * y.n + j] = std::inner_product(unit, unit + x.d, units_y.data() + j * x.d, 0.0L);
+    }
+    return cosines;
+}
+
+void bounds_hold(const Operand& a, const Operand& b, const Rows& x, const Rows& y,
+                 const std::vector<long double>& cosines, const std::string& what) {
     auto sums = filled<std::int32_t>(tile, [] { return 0; });
     auto upper = filled<float>(tile, [] { return 0; });
     std::uint64_t masks[group_rows];
     const auto limits =
         filled<std::int32_t>(group_rows, [] { return std::numeric_limits<std::int32_t>::min(); });
     const auto float_limits = filled<float>(group_rows, [] { return -infinity; });
-    const auto norm = [](const Rows& rows, std::size_t i) {
-        long double sum = 0;
-        for (std::size_t j = 0; j < rows.d; ++j)
-            sum += static_cast<long double>(rows.at(i, j)) * rows.at(i, j);
-        return std::sqrt(sum);
-    };
     const auto panel_of = [](const Operand& o, const Stage& stage, std::size_t position) {
         const Stage& source = o.stages[stage.source];
         return source.panels.data() + position / panel_rows * source.steps * panel_step_bytes;
@@ -643,10 +660,7 @@ void bounds_hold(const Operand& a, const Operand& b, const Rows& x, const Rows& 
                     for (std::size_t c = 0; c < std::min(panel_rows, b.n - col); ++c) {
                         const std::size_t i = static_cast<std::size_t>(a.row_at(row + r)),
                                           j = static_cast<std::size_t>(b.row_at(col + c));
-                        long double dot = 0;
-                        for (std::size_t k = 0; k < x.d; ++k)
-                            dot += static_cast<long double>(x.at(i, k)) * y.at(j, k);
-                        const long double cosine = dot / (norm(x, i) * norm(y, j));
+                        const long double cosine = cosines[i * y.n + j];
                         const double shares =
                             static_cast<double>(stage_a.group_share[row + r]) + stage_b.panel_share[col + c];
                         // Without the column's share, which its start holds.
@@ -673,6 +687,7 @@ void proven_bounds_hold() {
             const Rows x(hard_rows(n, d, element, 1), n, d, element, 3),
                 y(hard_rows(m, d, element, 2), m, d, element, 0);
             const auto screening = random_screening(d, 3);
+            const auto cosines = exact_cosines(x, y);
             for (const Metric metric : metrics)
                 for (const Screening* used : {static_cast<const Screening*>(nullptr),
                                               static_cast<const Screening*>(screening.get())}) {
@@ -681,7 +696,7 @@ void proven_bounds_hold() {
                     const auto a = prepared(x, metric, used, Precision::exact, 1),
                                b = prepared(y, metric, used, Precision::exact, 2);
                     check(used == nullptr || a->stages[0].coordinates == (d < 16 ? d : 16), "prefixes");
-                    bounds_hold(*a, *b, x, y,
+                    bounds_hold(*a, *b, x, y, cosines,
                                 std::string(element_names[static_cast<int>(element)]) + ", " +
                                     metric_names[static_cast<int>(metric)] + ", d " + std::to_string(d));
                 }
@@ -946,8 +961,7 @@ void check_everything(const Problem& problem, std::size_t threads) {
         check_count_above(problem, threshold, threads);
         check_max_earlier(problem, threshold, threads);
     }
-    for (const std::size_t k : {std::size_t{1}, std::size_t{5}, problem.m + 2})
-        check_top_k(problem, k, threads);
+    for (const std::size_t k : {std::size_t{3}, problem.m + 2}) check_top_k(problem, k, threads);
     check_log_sum_exp(problem, 20.0, threads);
 }
 
@@ -956,10 +970,14 @@ void questions_equal_brute_force() {
     const std::size_t n = 67, m = 43;
     for (const Element element : elements) {
         for (const std::size_t d : {1, 3, 16, 17, 64, 511}) {
+            if (active_isa() == Isa::scalar && d > 64 && element != Element::float32) continue;
             const Rows x(hard_rows(n, d, element, 11), n, d, element, 5),
                 y(hard_rows(m, d, element, 12), m, d, element, 0);
             const auto screening = random_screening(d, 13);
             for (const Metric metric : metrics) {
+                // Sanitized scalar code takes a minute for each of these; what they share with others is
+                // tested there.
+                if (metric != Metric::cosine && d > (active_isa() == Isa::scalar ? 17 : 64)) continue;
                 const auto own = similarities(x, x, metric), cross = similarities(x, y, metric);
                 for (const int prepared_as : {0, 1, 2}) {
                     threads = threads % 4 + 1;
@@ -983,7 +1001,7 @@ void questions_equal_brute_force() {
 
 /// Several blocks, so that threads meet: with themselves and others, clumps included.
 void questions_of_many_blocks_equal_brute_force() {
-    const std::size_t n = 903, m = 700, d = 17;
+    const std::size_t n = 803, m = 500, d = 17;
     for (const Metric metric : {Metric::cosine, Metric::l2}) {
         const Rows x(hard_rows(n, d, Element::bfloat16, 14), n, d, Element::bfloat16, 0),
             y(hard_rows(m, d, Element::bfloat16, 15), m, d, Element::bfloat16, 0);
@@ -1189,13 +1207,13 @@ const Test tests[] = {
     {"fused_similarity: exponentials of a tile", exponentials_have_the_same_bits_everywhere},
     {"fused_similarity: proven bounds", proven_bounds_hold},
     {"fused_similarity: questions", questions_equal_brute_force},
-    {"fused_similarity: questions of many blocks", questions_of_many_blocks_equal_brute_force},
+    {"fused_similarity: threads, questions of many blocks", questions_of_many_blocks_equal_brute_force},
     {"fused_similarity: some rows of a matrix", some_rows_of_a_matrix},
     {"fused_similarity: no rows, no coordinates", no_rows_and_no_coordinates},
     {"fused_similarity: copies", copies_are_found},
-    {"fused_similarity: log_sum_exp over blocks", log_sum_exp_over_blocks},
+    {"fused_similarity: threads, log_sum_exp over blocks", log_sum_exp_over_blocks},
     {"fused_similarity: log_sum_exp of any size", log_sum_exp_of_any_size},
-    {"fused_similarity: a poll stops", a_poll_stops_a_join}};
+    {"fused_similarity: threads, a poll stops them", a_poll_stops_a_join}};
 
 }  // namespace
 }  // namespace pycurate::tests

@@ -40,10 +40,12 @@ void check(bool ok, const std::string& what, std::source_location where) {
                 name_of(active_isa()), what.c_str());
 }
 
-/// Runs the tests whose name contains `filter`, for every instruction set; returns how many ran.
-std::size_t run_all(const char* filter) {
+/// Runs the tests whose name contains `filter`, for every instruction set, or only for the strongest; returns
+/// how many ran.
+std::size_t run_all(const char* filter, bool strongest) {
     std::size_t ran = 0;
     for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+        if (strongest && isa != detected_isa()) continue;
         if (!set_active_isa(isa)) continue;
         for (const Entry& entry : entries()) {
             if (std::strstr(entry.name, filter) == nullptr) continue;
@@ -59,7 +61,8 @@ std::size_t run_all(const char* filter) {
 
 int main(int argc, char** argv) {
     using namespace pycurate::tests;
-    const std::size_t ran = run_all(argc > 1 ? argv[1] : "");
+    const bool strongest = argc > 2 && std::strcmp(argv[2], "strongest") == 0;
+    const std::size_t ran = run_all(argc > 1 ? argv[1] : "", strongest);
     std::printf("%zu tests ran, %zu checks failed\n", ran, failures);
     return ran > 0 && failures == 0 ? 0 : 1;
 }
