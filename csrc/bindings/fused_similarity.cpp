@@ -313,8 +313,11 @@ std::unique_ptr<Screening> make_screening(const Floats& projection, std::vector<
     check_matrix(centroids, "centroids");
     const auto p = static_cast<std::size_t>(projection.shape(0)),
                d = static_cast<std::size_t>(projection.shape(1));
-    if (centroids.shape(0) > 0 && static_cast<std::size_t>(centroids.shape(1)) != p)
-        throw py::value_error("centroids: expected shape (c, " + std::to_string(p) + ") to match projection");
+    const auto cluster_coordinates = static_cast<std::size_t>(centroids.shape(1));
+    if (cluster_coordinates > p)
+        throw py::value_error("centroids: expected shape (c, at most " + std::to_string(p) +
+                              ") in the first coordinates of projection, got " +
+                              std::string(py::str(centroids.attr("shape"))));
     if (norms.size() != stages.size())
         throw py::value_error("norms: expected one a stage, " + std::to_string(stages.size()) + ", got " +
                               std::to_string(norms.size()));
@@ -327,8 +330,8 @@ std::unique_ptr<Screening> make_screening(const Floats& projection, std::vector<
             throw py::value_error("norms: expected numbers in (0, 1], got " + std::to_string(norms[s]));
     }
     return std::make_unique<Screening>(projection.data(), p, d, centroids.data(),
-                                       static_cast<std::size_t>(centroids.shape(0)), std::move(stages),
-                                       std::move(norms));
+                                       static_cast<std::size_t>(centroids.shape(0)), cluster_coordinates,
+                                       std::move(stages), std::move(norms));
 }
 
 /// Operations a second (a multiply-add is two) of one thread.

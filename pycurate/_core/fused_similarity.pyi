@@ -18,7 +18,7 @@ class Screening:
         projection: NDArray[np.float32],  # (p, d) rows orthonormal but for rounding; p = 0: no prefix stage
         stages: list[int],  # rising powers of two from 16 to p; may be empty
         norms: list[float],  # per stage the typical norm of a unit row's first coordinates, in (0, 1]
-        centroids: NDArray[np.float32],  # (c, p), c = 0: rows keep their order
+        centroids: NDArray[np.float32],  # (c, at most p) in the first coordinates; c = 0: rows keep their order
     ) -> None: ...
 
 class Operand:

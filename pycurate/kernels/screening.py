@@ -27,6 +27,7 @@ _STAGES = (16, 32, 64, 128)  # as far as they are a quarter of all coordinates o
 _BEGINNINGS = np.array([1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 1])  # of rotated rows, as operand.cpp cuts them
 _BASIS_ROWS = 1024
 _PAIR_ROWS = 384
+_CLUSTER_COORDINATES = 32  # the first of the basis; more cost more than their better order saves
 _ROWS_PER_CLUSTER = 16
 _MOST_CLUSTERS = 2048
 _LLOYD_ROUNDS = 3
@@ -79,7 +80,7 @@ def screening_of(
     norms = [float(np.sqrt(np.mean(np.square(projected[:, :p]).sum(axis=1)))) for p in stages]
     clusters = min(_MOST_CLUSTERS, int(np.sqrt(max(sizes))))
     sample = np.concatenate([_unit_rows(*side, clusters * _ROWS_PER_CLUSTER // len(sides)) for side in sides])
-    centroids = _centroids(sample @ basis.T, clusters)
+    centroids = _centroids(sample @ basis[:_CLUSTER_COORDINATES].T, clusters)
     return _core.fused_similarity.Screening(basis, stages, [min(1.0, max(norm, 1e-3)) for norm in norms], centroids)
 
 

@@ -29,12 +29,13 @@ using Poll = std::function<bool(double done)>;
 /// speed, never a result.
 class Screening {
   public:
-    /// projection: (p, d), centroids: (c, p), both float32 in C order. stages: rising powers of two, at least
-    /// 16, at most p. norms[s]: the typical norm of a unit row's first stages[s] coordinates, in (0, 1].
+    /// projection: (p, d), centroids: (c, cluster_coordinates <= p), both float32 in C order. stages: rising
+    /// powers of two, at least 16, at most p. norms[s]: the typical norm of a unit row's first stages[s]
+    /// coordinates, in (0, 1].
     Screening(const float* projection, std::size_t p, std::size_t d, const float* centroids, std::size_t c,
-              std::vector<std::size_t> stages, std::vector<float> norms);
+              std::size_t cluster_coordinates, std::vector<std::size_t> stages, std::vector<float> norms);
 
-    std::size_t p, d, centroid_count;
+    std::size_t p, d, centroid_count, cluster_coordinates;
     std::vector<std::size_t> stages;
     std::vector<float> norms;
     /// Columns in chunks of 16, as Kernels::project takes them: [chunk][row][16].

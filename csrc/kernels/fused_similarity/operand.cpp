@@ -25,23 +25,32 @@ constexpr std::int32_t passing_share = 1 << 29;
 constexpr std::size_t most_coordinates = 16'384;
 constexpr std::size_t task_panels = 16;
 
-/// Signs before the rotation, so that no natural vector is one of the transform's own.
-void fill_signs(std::size_t d, float* signs) noexcept {
+// Transforms of a rotation: one where d is a power of two, else three that overlap.
+constexpr std::size_t transforms = 3;
+
+/// Signs before each transform of a rotation, so that no natural vector is one of the transform's own, nor
+/// what one of them leaves of it one of the next.
+AlignedBuffer<float> random_signs(std::size_t d) {
+    AlignedBuffer<float> signs(std::max<std::size_t>(transforms * d, 1));
     std::uint64_t state = 0x9e3779b97f4a7c15u;
-    for (std::size_t j = 0; j < d; ++j) {
+    for (std::size_t j = 0; j < transforms * d; ++j) {
         state ^= state << 13, state ^= state >> 7, state ^= state << 17;
         signs[j] = (state >> 32 & 1u) != 0 ? 1.0f : -1.0f;
     }
+    return signs;
 }
 
 /// Orthonormal mixing of d coordinates: Hadamard transforms of the largest power of two at the front, at the
 /// back and in the middle, which overlap unless d is a power of two itself.
-void rotate(const Kernels& kernels, float* x, std::size_t d) noexcept {
+void rotate(const Kernels& kernels, float* x, std::size_t d, const float* signs) noexcept {
     std::size_t width = 1;
     while (width * 2 <= d) width *= 2;
+    kernels.flip(x, d, signs);
     kernels.hadamard(x, width);
     if (width == d) return;
+    kernels.flip(x, d, signs + d);
     kernels.hadamard(x + (d - width) * lanes, width);
+    kernels.flip(x, d, signs + 2 * d);
     kernels.hadamard(x + (d - width) / 2 * lanes, width);
 }
 constexpr double rotation_roundings = 3 * 16;  // at most, of a coordinate: levels of three transforms
@@ -58,14 +67,16 @@ AlignedBuffer<float> in_chunks(const float* rows, std::size_t count, std::size_t
 }  // namespace
 
 Screening::Screening(const float* rows, std::size_t p_, std::size_t d_, const float* centroid_rows,
-                     std::size_t c, std::vector<std::size_t> stages_, std::vector<float> norms_)
+                     std::size_t c, std::size_t cluster_coordinates_, std::vector<std::size_t> stages_,
+                     std::vector<float> norms_)
     : p(p_),
       d(d_),
       centroid_count(c),
+      cluster_coordinates(cluster_coordinates_),
       stages(std::move(stages_)),
       norms(std::move(norms_)),
       projection(in_chunks(rows, p_, d_)),
-      centroids(in_chunks(centroid_rows, c, p_)),
+      centroids(in_chunks(centroid_rows, c, cluster_coordinates_)),
       defect(0) {
     for (std::size_t i = 0; i < p; ++i)
         for (std::size_t k = 0; k <= i; ++k) {
@@ -215,7 +226,7 @@ bool Operand::order_by_cluster(const Screening& screening, std::size_t threads,
     std::vector<std::uint32_t> clusters(n);
     constexpr std::size_t block = 16 * lanes;
     const auto& sums = rowwise::active_kernels().row_sums[static_cast<int>(element)];
-    const std::size_t p = screening.p;
+    const std::size_t p = screening.cluster_coordinates;
     const auto task = [&](std::size_t t) {
         const DefaultFloatEnvironment environment;
         Rows16 rows16(d);
@@ -290,8 +301,7 @@ bool Operand::quantise(const Screening* screening, std::size_t threads, const st
             s.panels = AlignedBuffer<std::int8_t>(padded / panel_rows * s.steps * panel_step_bytes);
         s.start.resize(padded), s.group_share.resize(padded), s.panel_share.resize(padded);
     }
-    AlignedBuffer<float> signs(d);
-    fill_signs(d, signs.data());
+    const AlignedBuffer<float> signs = random_signs(d);
     const std::size_t chunks =
         projected_stages > 0 ? (stages[projected_stages - 1].coordinates + lanes - 1) / lanes : 0;
 
@@ -350,7 +360,7 @@ bool Operand::quantise(const Screening* screening, std::size_t threads, const st
             for (std::size_t i = 0; i < projected_stages; ++i) {
                 Stage& s = stages[i];
                 std::copy_n(projected.data(), s.coordinates * lanes, work.data());
-                rotate(*kernels, work.data(), s.coordinates);
+                rotate(*kernels, work.data(), s.coordinates, signs.data());
                 Sums16 sums;
                 quantise_rows(work.data(), s.coordinates, static_cast<float>(s.scale),
                               s.panels.data() + place(s), sums);
@@ -358,8 +368,7 @@ bool Operand::quantise(const Screening* screening, std::size_t threads, const st
                            rotation_error +
                                gamma(static_cast<double>(d)) * std::sqrt(static_cast<double>(s.coordinates)));
             }
-            kernels->flip(rows16.x.data(), d, signs.data());
-            rotate(*kernels, rows16.x.data(), d);
+            rotate(*kernels, rows16.x.data(), d, signs.data());
             Sums16 sums;
             std::size_t done = 0;
             for (std::size_t i = projected_stages; i <= last; ++i) {
