@@ -2,16 +2,15 @@
 // The loop over tiles, written once for every question. An Epilogue is what a question does with a tile's
 // pairs:
 //
-//   struct Epilogue {
-//       struct Slot;                       // what a thread collects, default-constructed
-//       static constexpr bool moving;      // limits rise while the join runs
-//       static constexpr bool both;        // a pair matters to its column as well as to its row
-//       float row_limit(i), col_limit(j);  // scores below it do not matter, to position i of a or j of b
-//       bool settled(panel_a, panel_b);    // no pair of these panels can matter any more
-//       bool wants(slot, i, j, upper, lower) // bounds of a score; false: nothing to do, or done without the
-//       score void take(slot, i, j, score);      // a canonical score of at least one of the limits bool
-//       done(slot);                   // end the join
-//   };
+//   struct Slot                        what a thread collects, default-constructed
+//   static constexpr bool moving       limits rise while the join runs
+//   static constexpr bool both         a pair matters to its column as well as to its row
+//   row_limit(i), col_limit(j)         scores below it do not matter, to position i of a or j of b
+//   settled(panel_a, panel_b)          true: no pair of these panels can matter any more
+//   wants(slot, i, j, upper, lower)    an upper bound of a score, and a function that gives a lower one;
+//                                      false: nothing to do, or done without the score
+//   take(slot, i, j, score)            a canonical score that reaches one of its two limits
+//   done(slot)                         true: end the join
 //
 // Pairs come once each, in any order and from several threads.
 #include <algorithm>
