@@ -16,6 +16,7 @@ _HOME = {
     "Subset": "pycurate.io.subset",
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
+    "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
     "doctor": "pycurate.api.doctor",
@@ -41,6 +42,7 @@ __all__ = [
     "__version__",
     "assign",
     "build_index",
+    "clustered_join",
     "components_above",
     "count_above",
     "doctor",
@@ -61,6 +63,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from pycurate.api.clustered import clustered_join
     from pycurate.api.doctor import doctor
     from pycurate.api.plan import plan
     from pycurate.api.run import run
