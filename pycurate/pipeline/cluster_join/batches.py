@@ -7,8 +7,11 @@ the sizes of clusters alone, so a run with another cap goes on with those that l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +24,8 @@ from pycurate.pipeline.cluster_join.visits import Visits
 
 _TASK_SIMILARITIES = 1 << 31
 _TASK_ROWS = 1 << 18
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +64,11 @@ class Batches:
         members, visitors = self.segments.sizes, self.visits.sizes
         return members * (members - 1) // 2 + members * visitors
 
+    @property
+    def workers(self) -> int:
+        """Threads at most."""
+        return self.threads or len(os.sched_getaffinity(0))
+
     def tasks(self) -> list[range]:
         """Clusters of each task."""
         work, rows = self.similarities, self.segments.sizes + self.visits.sizes
@@ -84,12 +94,50 @@ class Batches:
             if progress is not None:
                 progress(before / total)
 
+    def each(
+        self, clusters: range, ask: Callable[[ClusterRows, Iterator[Meeting]], Answer], progress: Progress
+    ) -> list[Answer]:
+        """What ``ask`` says of each cluster that has rows, in their order.
+
+        A kernel has too little to do in a small cluster for more than one thread, so that small ones are asked at once,
+        as many as fit together where a large one does, from threads; large ones one by one.
+        """
+        members, visitors, workers = self.segments.sizes, self.visits.sizes, self.workers
+        filled = [cluster for cluster in clusters if members[cluster]]
+        is_small = np.maximum(members, visitors) <= self.block_rows // workers
+        answers: dict[int, Answer] = {}
+        pool = ThreadPoolExecutor(workers)
+        try:
+            asked = {c: pool.submit(self._ask, c, ask, 1, None) for c in filled if is_small[c]}
+            for done, cluster in enumerate(filled):
+                share = part_of(progress, done / len(filled), 1 / len(filled))
+                if cluster in asked:
+                    answers[cluster] = asked[cluster].result()
+                else:
+                    wait(asked.values())
+                    answers[cluster] = self._ask(cluster, ask, self.threads, share)
+                if share is not None:
+                    share(1.0)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return [answers[cluster] for cluster in filled]
+
+    def _ask(
+        self,
+        cluster: int,
+        ask: Callable[[ClusterRows, Iterator[Meeting]], Answer],
+        threads: int,
+        progress: Progress,
+    ) -> Answer:
+        rows = self.rows_of(cluster)
+        return ask(rows, self._meetings(rows, threads, progress))
+
     def rows_of(self, cluster: int) -> ClusterRows:
         """Who meets in a cluster."""
         members, visitors = self.segments.members(cluster), self.visits.visitors(cluster)
         return ClusterRows(members, self.segments.place_of(members), visitors, self.segments.place_of(visitors))
 
-    def meetings(self, rows: ClusterRows, progress: Progress) -> Iterator[Meeting]:
+    def _meetings(self, rows: ClusterRows, threads: int, progress: Progress) -> Iterator[Meeting]:
         """All pairs of a cluster's members, and of members and visitors, each once."""
         source = self.segments.source
         members = Blocks(source, rows.positions, self.block_rows)
@@ -98,7 +146,7 @@ class Batches:
         total, before = max(1, len(rows.positions) * compared), 0
         sample = Blocks(source, np.sort(np.concatenate([rows.positions, rows.visitors])), 1).sample(SAMPLE_ROWS)
         for i in range(len(members)):
-            left = LeftBlock(members.read(i), source.element, "cosine", "exact", self.threads, sample, compared)
+            left = LeftBlock(members.read(i), source.element, "cosine", "exact", threads, sample, compared)
             others = [(members, j) for j in range(i, len(members))] + [(visitors, j) for j in range(len(visitors))]
             for blocks, j in others:
                 own = blocks is members and i == j

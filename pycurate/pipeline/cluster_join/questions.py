@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -21,19 +22,12 @@ from pycurate.kernels.block_similarity import lowest_of_component
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.pipeline.block_join.pair_runs import COLUMNS, PAIR_DTYPE, runs_of
 from pycurate.pipeline.block_join.source import open_array
-from pycurate.pipeline.block_join.sweep import Progress, part_of
+from pycurate.pipeline.block_join.sweep import Progress
 from pycurate.pipeline.block_join.task_folder import TaskFolder
 from pycurate.pipeline.cluster_join.batches import Batches, ClusterRows, Meeting
 from pycurate.pipeline.cluster_join.segments import write_array
 
 EARLIER_DTYPE = np.dtype([("place", "<i8"), ("rank", "<i8"), ("similarity", "<f4")])
-
-
-def _meetings(batches: Batches, clusters: range, progress: Progress) -> Iterator[tuple[ClusterRows, Iterator[Meeting]]]:
-    for done, cluster in enumerate(clusters):
-        rows = batches.rows_of(cluster)
-        if len(rows.positions):
-            yield rows, batches.meetings(rows, part_of(progress, done / len(clusters), 1 / len(clusters)))
 
 
 # -- the most similar earlier row ------------------------------------------------------------------------------------
@@ -44,23 +38,24 @@ def sweep_earlier(
 ) -> tuple[Indices, Floats]:
     """(g,) rank and similarity of the most similar row of lower rank; -1 and NaN where none was met."""
 
+    def ask(rows: ClusterRows, meetings: Iterator[Meeting]) -> NDArray[Any]:
+        places = np.concatenate([rows.places, rows.visitor_places])
+        state = np.empty(len(places), EARLIER_DTYPE)
+        state["place"], state["rank"], state["similarity"] = places, -1, np.nan
+        for meeting in meetings:
+            sides = [meeting.left, _among_both(meeting, len(rows.places))]
+            of_left, of_right = (ranks[places[side]] for side in sides)
+            own = meeting.pair.right is None
+            left, near, right, near_right = meeting.pair.max_earlier(
+                (of_left, None if own else of_right), floor, meeting.progress
+            )
+            _keep_better(state[sides[0]], left, near)
+            if right is not None and near_right is not None:
+                _keep_better(state[sides[1]], right, near_right)
+        return state[state["rank"] >= 0]
+
     def work(number: int, clusters: range, tell: Progress) -> None:
-        found = [np.empty(0, EARLIER_DTYPE)]
-        for rows, meetings in _meetings(batches, clusters, tell):
-            places = np.concatenate([rows.places, rows.visitor_places])
-            state = np.empty(len(places), EARLIER_DTYPE)
-            state["place"], state["rank"], state["similarity"] = places, -1, np.nan
-            for meeting in meetings:
-                sides = [meeting.left, _among_both(meeting, len(rows.places))]
-                of_left, of_right = (ranks[places[side]] for side in sides)
-                own = meeting.pair.right is None
-                left, near, right, near_right = meeting.pair.max_earlier(
-                    (of_left, None if own else of_right), floor, meeting.progress
-                )
-                _keep_better(state[sides[0]], left, near)
-                if right is not None and near_right is not None:
-                    _keep_better(state[sides[1]], right, near_right)
-            found.append(state[state["rank"] >= 0])
+        found = [np.empty(0, EARLIER_DTYPE), *batches.each(clusters, ask, tell)]
         _finish(folder, number, np.concatenate(found))
 
     batches.run(lambda number: folder.facts(number, 0) is not None, work, progress)
@@ -98,18 +93,19 @@ def _keep_better(state: NDArray[Any], rank: Indices, similarity: Floats) -> None
 def sweep_components(batches: Batches, folder: TaskFolder, rows: int, limit: float, progress: Progress) -> Indices:
     """(g,) the lowest place in each row's component, by all pairs that met at or above ``limit``."""
 
+    def ask(of_cluster: ClusterRows, meetings: Iterator[Meeting]) -> NDArray[np.int64]:
+        edges: list[NDArray[np.int64]] = []
+        places = np.concatenate([of_cluster.places, of_cluster.visitor_places])
+        for meeting in meetings:
+            found = meeting.pair.forest_above(limit, meeting.progress)
+            right = _among_both(meeting, len(of_cluster.places))
+            edges.append(np.stack([found[0] + meeting.left.start, found[1] + right.start]))
+            if sum(part.shape[1] for part in edges) > 2 * len(places):
+                edges = [_spanning(edges, len(places))]
+        return places[_spanning(edges, len(places))]
+
     def work(number: int, clusters: range, tell: Progress) -> None:
-        edges = [np.empty((2, 0), np.int64)]
-        for of_cluster, meetings in _meetings(batches, clusters, tell):
-            local: list[NDArray[np.int64]] = []
-            places = np.concatenate([of_cluster.places, of_cluster.visitor_places])
-            for meeting in meetings:
-                found = meeting.pair.forest_above(limit, meeting.progress)
-                right = _among_both(meeting, len(of_cluster.places))
-                local.append(np.stack([found[0] + meeting.left.start, found[1] + right.start]))
-                if sum(part.shape[1] for part in local) > 2 * len(places):
-                    local = [_spanning(local, len(places))]
-            edges.append(places[_spanning(local, len(places))])
+        edges = [np.empty((2, 0), np.int64), *batches.each(clusters, ask, tell)]
         _finish(folder, number, np.concatenate(edges, axis=1))
 
     batches.run(lambda number: folder.facts(number, 0) is not None, work, progress)
@@ -149,11 +145,11 @@ def sweep_pairs(
         More than ``max_pairs`` in all; what was found stays, for a run that allows more.
     """
     done = {number for number in range(len(batches.tasks())) if folder.facts(number, 0) is not None}
+    most = max(1, most_in_memory // batches.workers)
     total = sum(sum((folder.facts(number, 0) or {})["runs"]) for number in done)
 
     def work(number: int, clusters: range, tell: Progress) -> None:
-        nonlocal total
-        path = folder.task_path(number, 0, "pairs")
+        path, lock = folder.task_path(number, 0, "pairs"), threading.Lock()
         counts: list[int] = []
         waiting: list[NDArray[Any]] = []
         with atomic_write(path, "file") as file:
@@ -168,14 +164,17 @@ def sweep_pairs(
                 file.write(run.view(np.uint8).data)
                 counts.append(len(run))
 
-            for rows, meetings in _meetings(batches, clusters, tell):
+            def ask(rows: ClusterRows, meetings: Iterator[Meeting]) -> None:
                 for meeting in meetings:
                     right = (rows.visitor_places if meeting.with_visitors else rows.places)[meeting.right]
                     left = row_of[rows.places[meeting.left]]
-                    for found in runs_of(meeting.pair, left, row_of[right], limit, most_in_memory, meeting.progress):
-                        waiting.append(_oriented(found))
-                        if sum(map(len, waiting)) >= most_in_memory:
-                            write()
+                    for found in runs_of(meeting.pair, left, row_of[right], limit, most, meeting.progress):
+                        with lock:
+                            waiting.append(_oriented(found))
+                            if sum(map(len, waiting)) >= most_in_memory:
+                                write()
+
+            batches.each(clusters, ask, tell)
             if waiting:
                 write()
         folder.finish(number, 0, [path], runs=counts)

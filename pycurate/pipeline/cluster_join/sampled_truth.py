@@ -103,8 +103,9 @@ class Sampler:
 
     def _cluster_of(self, rows: Indices) -> Indices:
         distinct, place = np.unique(rows, return_inverse=True)
-        clusters, _ = nearest_clusters(self._widened(distinct), self.borders.centroids, 1, self.how.threads)
-        return clusters[place, 0]
+        near, _ = nearest_clusters(self._widened(distinct), self.borders.centroids, 1, self.how.threads)
+        clusters: Indices = near[place, 0]
+        return clusters
 
     def _rank(self, rows: Indices, clusters: Indices) -> Indices:
         """Which cluster near to a row another one is, 0 its own; one more than ``depth`` where it is not visited."""
