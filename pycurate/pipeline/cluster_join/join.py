@@ -262,13 +262,13 @@ class ClusteredJoin:
         tried = [self._probes]
         while tried[-1] < depth:
             tried.append(min(depth, 2 * tried[-1]))
-        sampler = self._sampler(limit, depth)
+        sampler = self._sampler(limit, tried)
         found, sampled, looks = [sampler.needs(np.empty(0, np.int64))], 0, 0
         while True:
             size = min(rows, 2 * sampled if sampled else FIRST_SAMPLE)
             found.append(self._needs(sampler, sampled, size))
             sampled = size
-            truth = Truth(np.concatenate(found), self._probes)
+            truth = Truth(np.concatenate(found), tried)
             is_last = sampled == rows or 2 * sampled * rows > most
             if is_last or len(truth.needs) >= least_positives(target):
                 looks += 1
@@ -289,17 +289,16 @@ class ClusteredJoin:
                     return probes, certificate
 
     def _needs(self, sampler: Sampler, begin: int, end: int) -> NDArray[np.int64]:
-        facts = {"limit": sampler.borders.limit, "first": sampler.first, "depth": sampler.depth}
+        facts = {"limit": sampler.borders.limit, "tried": sampler.tried}
         folder = self._folder.task_folder("certificate", **self._facts(), **facts, begin=begin, end=end)
         if folder.answer() is None:
             folder.write_answer({"needs": sampler.needs(sampler.drawn(begin, end))})
         return np.array(answer_of(folder)["needs"])
 
-    def _sampler(self, limit: float, depth: int) -> Sampler:
-        assert self._probes is not None
+    def _sampler(self, limit: float, tried: list[int]) -> Sampler:
         borders = Borders(self._segments().centroids, limit)
         how = How("cosine", "exact", self._threads, None)
-        return Sampler(self._source, self._distinct.rows, borders, self._probes, depth, self._plan(0), how, self._seed)
+        return Sampler(self._source, self._distinct.rows, borders, tried, self._plan(0), how, self._seed)
 
     def _method(self, probes: int | None) -> str:
         clusters = f"{self._rule.clusters:,} clusters"

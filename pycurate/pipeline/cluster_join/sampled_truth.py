@@ -33,12 +33,12 @@ _PAIRS_AT_ONCE = 1 << 13
 class Truth:
     """The positive rows of a sample.
 
-    ``needs[i, j]``: how many near-duplicates of the i-th are found with ``first + j`` probes, not with fewer where j >
-    0; in the last column those that are not found with any number looked at.
+    ``needs[i, j]``: how many near-duplicates of the i-th are found with ``tried[j]`` probes and not with ``tried[j -
+    1]``; in the last column those that are not found with any number tried.
     """
 
     needs: NDArray[np.int64]
-    first: int
+    tried: list[int]
 
     @property
     def pairs(self) -> Indices:
@@ -48,7 +48,7 @@ class Truth:
 
     def found(self, probes: int) -> Indices:
         """(positives,) how many of them are found with so many probes."""
-        found: Indices = self.needs[:, : probes - self.first + 1].sum(axis=1)
+        found: Indices = self.needs[:, : self.tried.index(probes) + 1].sum(axis=1)
         return found
 
 
@@ -59,8 +59,7 @@ class Sampler:
     source: RowSource
     rows: Indices  # the distinct ones
     borders: Borders
-    first: int  # probes
-    depth: int  # the most probes that are looked at
+    tried: list[int]  # numbers of probes, rising
     plan: BlockPlan
     how: How
     seed: int
@@ -71,8 +70,8 @@ class Sampler:
         return self.rows[np.sort(places)]
 
     def needs(self, sampled: Indices) -> NDArray[np.int64]:
-        """(positives, depth - first + 2) as in `Truth`, in rising order of the rows."""
-        counts = np.zeros((len(sampled), self.depth - self.first + 2), np.int64)
+        """(positives, numbers tried + 1) as in `Truth`, in rising order of the rows."""
+        counts = np.zeros((len(sampled), len(self.tried) + 1), np.int64)
         block_rows = self.plan.block_rows
         left, right = Blocks(self.source, sampled, block_rows), Blocks(self.source, self.rows, block_rows)
 
@@ -81,7 +80,7 @@ class Sampler:
             for run in runs_of(task.pair, rows, cols, self.borders.limit, self.plan.most_pairs, task.progress):
                 for pairs in self._parts(run):
                     place = np.searchsorted(sampled, pairs["row"])
-                    np.add.at(counts, (place, self._needed(pairs) - self.first), 1)
+                    np.add.at(counts, (place, np.searchsorted(self.tried, self._needed(pairs))), 1)
 
         run_tasks(Grid(left, right), self.how, lambda i, j: False, work)
         return counts[counts.any(axis=1)]
@@ -95,11 +94,11 @@ class Sampler:
 
     def _needed(self, pairs: NDArray[Any]) -> Indices:
         needed = self._rank(pairs["row"], self._cluster_of(pairs["col"]))
-        left = np.flatnonzero(needed > self.first)
+        left = np.flatnonzero(needed > self.tried[0])
         if len(left):
             part = pairs[left]
             needed[left] = np.minimum(needed[left], self._rank(part["col"], self._cluster_of(part["row"])))
-        return np.maximum(needed, self.first)
+        return needed
 
     def _cluster_of(self, rows: Indices) -> Indices:
         distinct, place = np.unique(rows, return_inverse=True)
@@ -108,15 +107,15 @@ class Sampler:
         return clusters
 
     def _rank(self, rows: Indices, clusters: Indices) -> Indices:
-        """Which cluster near to a row another one is, 0 its own; one more than ``depth`` where it is not visited."""
+        """Which cluster near to a row another one is, 0 its own; one more than are tried where it is not visited."""
         distinct, place = np.unique(rows, return_inverse=True)
         near, similarities = nearest_clusters(
-            self._widened(distinct), self.borders.centroids, self.depth + 1, self.how.threads
+            self._widened(distinct), self.borders.centroids, self.tried[-1] + 1, self.how.threads
         )
         reached = self.borders.visited(near, similarities)
         reached[:, 0] = True
         hit = (near[place] == clusters[:, None]) & reached[place]
-        return np.where(hit.any(axis=1), hit.argmax(axis=1), self.depth + 1)
+        return np.where(hit.any(axis=1), hit.argmax(axis=1), self.tried[-1] + 1)
 
     def _widened(self, rows: Indices) -> NDArray[np.float32]:
         return Rows(self.source.take(rows), self.source.element).widened(self.how.threads or None)
