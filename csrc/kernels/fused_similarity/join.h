@@ -386,10 +386,19 @@ class Join {
     }
 
     void score_waiting(Worker& w) {
-        float scores[waiting_pairs + group_rows * panel_rows];
+        constexpr std::size_t most = waiting_pairs + group_rows * panel_rows;
+        // In order of their columns, of which a panel has few: each is read from memory once.
+        std::uint32_t rows[most], cols[most], ends[panel_rows + 1] = {};
+        float scores[most];
+        for (std::size_t k = 0; k < w.waiting; ++k) ++ends[w.waiting_cols[k] % panel_rows + 1];
+        for (std::size_t c = 0; c < panel_rows; ++c) ends[c + 1] += ends[c];
+        for (std::size_t k = 0; k < w.waiting; ++k) {
+            const std::uint32_t place = ends[w.waiting_cols[k] % panel_rows]++;
+            rows[place] = w.waiting_rows[k], cols[place] = w.waiting_cols[k];
+        }
         w.work.scored_pairs += w.waiting;
-        a_.scores(w.waiting_rows, b_, w.waiting_cols, w.waiting, scores);
-        for (std::size_t k = 0; k < w.waiting; ++k) offer(w, w.waiting_rows[k], w.waiting_cols[k], scores[k]);
+        a_.scores(rows, b_, cols, w.waiting, scores);
+        for (std::size_t k = 0; k < w.waiting; ++k) offer(w, rows[k], cols[k], scores[k]);
         w.waiting = 0;
     }
 
