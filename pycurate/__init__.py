@@ -20,6 +20,7 @@ _HOME = {
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
     "doctor": "pycurate.api.doctor",
+    "indexed_join": "pycurate.api.clustered",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
@@ -46,6 +47,7 @@ __all__ = [
     "components_above",
     "count_above",
     "doctor",
+    "indexed_join",
     "kmeans",
     "knn_graph",
     "log_sum_exp",
@@ -63,7 +65,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from pycurate.api.clustered import clustered_join
+    from pycurate.api.clustered import clustered_join, indexed_join
     from pycurate.api.doctor import doctor
     from pycurate.api.plan import plan
     from pycurate.api.run import run

@@ -129,7 +129,7 @@ def test_exact_probing_on_flat_and_on_clip_like_rows(threshold: float, tmp_path:
     found = clustered_join(x, tmp_path / "clip", probes="exact")
     assert_equals_brute_force(found, x, threshold)
     if threshold == 0.98:
-        assert found.work(threshold).share < 0.3, "high thresholds need few visits"
+        assert found.work(threshold).share < 0.4, "high thresholds need few visits"
 
 
 @pytest.mark.parametrize("name", ["laion_sample_10k", "ucm_captions"])
@@ -366,7 +366,7 @@ def killing(self, *given, **named):
     return original(self, *given, **named)
 BlockPair.max_earlier = killing
 import numpy as np
-clustered_join(sys.argv[1], sys.argv[2], threads=2).most_similar_earlier(np.arange(300), 0.8)
+clustered_join(sys.argv[1], sys.argv[2], clusters=17, threads=2).most_similar_earlier(np.arange(300), 0.8)
 """
 
 
@@ -377,10 +377,9 @@ def test_a_run_killed_with_sigkill_goes_on(cut: Cut, tmp_path: Path) -> None:
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert list((tmp_path / "out").glob("clustered_most_similar_earlier-*/tasks/*.json"))
     cut(1000, 2000, 60)
-    expected = clustered_join(x, tmp_path / "whole").most_similar_earlier(np.arange(300), 0.8)
-    assert_same(
-        clustered_join(tmp_path / "x.npy", tmp_path / "out").most_similar_earlier(np.arange(300), 0.8), expected
-    )
+    expected = clustered_join(x, tmp_path / "whole", clusters=17).most_similar_earlier(np.arange(300), 0.8)
+    again = clustered_join(tmp_path / "x.npy", tmp_path / "out", clusters=17)
+    assert_same(again.most_similar_earlier(np.arange(300), 0.8), expected)
     np.testing.assert_array_equal(
         expected.similarities >= 0.8, in_memory.most_similar_earlier(x, np.arange(300), 0.8).similarities >= 0.8
     )
