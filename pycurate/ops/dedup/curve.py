@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pycurate.kernels.arrays import float32_of
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.ops.dedup import sweeps
 from pycurate.ops.dedup.removal import checked_rank, first_of_copies
+
+_STEP_PAIRS = 1 << 20
 
 
 def kept_counts(n: int, similarities: Floats, thresholds: Sequence[float], strict: bool = False) -> Indices:
@@ -61,13 +64,20 @@ def greedy_counts(
     for begin in range(0, len(rising), sweeps.MOST_THRESHOLDS):
         places = rising[begin : begin + sweeps.MOST_THRESHOLDS]
         some = limits[places]
-        levels = np.searchsorted(some, similarities, side="left" if strict else "right").astype(np.uint8)
-        levels[np.isnan(similarities)] = 0
-        reaching = levels > 0
-        a, b = rank[first[rows[reaching]]], rank[first[cols[reaching]]]
-        kept[places] = sweeps.count_greedy(n, a, b, levels[reaching], len(places))
+        levels = _levels(some, similarities, strict)
+        kept[places] = sweeps.count_greedy(rank[first], rows, cols, levels, len(places))
         kept[places] -= np.where(some < 1 if strict else some <= 1, int(np.count_nonzero(copies)), 0)
     return kept
+
+
+def _levels(rising: Floats, similarities: Floats, strict: bool) -> NDArray[np.uint8]:
+    """(p,) how many of the thresholds each similarity reaches."""
+    levels = np.empty(len(similarities), np.uint8)
+    for begin in range(0, len(levels), _STEP_PAIRS):
+        part = np.asarray(similarities[begin : begin + _STEP_PAIRS])
+        reached = np.searchsorted(rising, part, side="left" if strict else "right")
+        levels[begin : begin + _STEP_PAIRS] = np.where(np.isnan(part), 0, reached)
+    return levels
 
 
 def _limits(thresholds: Sequence[float]) -> Floats:

@@ -105,15 +105,12 @@ def greedy(
         Shapes differ, a row number is out of range, ``rank`` is no permutation, or ``threshold`` is NaN.
     """
     rank, row_of_rank = checked_rank(n, rows, cols, similarities, rank)
-    reaching = np.flatnonzero(reaches(similarities, threshold, strict))
     first = None if copy_of is None else first_of_copies(copy_of, rank, row_of_rank)
-    a, b = rows[reaching], cols[reaching]
-    if first is not None:
-        a, b = first[a], first[b]
-    ranks, best = sweeps.sweep_greedy(n, rank[a], rank[b], similarities[reaching])
-    duplicate_of = np.append(row_of_rank, -1)[ranks[rank]]
-    found = Duplicates(duplicate_of, best[rank])
-    return found if first is None else _with_copies(found, first, threshold, strict)
+    ranks, best = sweeps.sweep_greedy(
+        rank if first is None else rank[first], rows, cols, similarities, least_reaching(threshold, strict)
+    )
+    found = Duplicates(np.append(row_of_rank, -1)[ranks[rank]], best[rank])
+    return found if first is None else with_copies(found, first, threshold, strict)
 
 
 def component(
@@ -182,10 +179,21 @@ def spanning_forest(n: int, rows: Indices, cols: Indices, similarities: Floats) 
     return rows[chosen], cols[chosen], similarities[chosen]
 
 
-def reaches(similarities: Floats, threshold: float, strict: bool) -> NDArray[np.bool_]:
-    """(p,) whether each similarity reaches a threshold, rounded once to float32; NaN reaches none."""
+def least_reaching(threshold: float, strict: bool) -> float:
+    """The least float32 similarity that reaches a threshold, which is rounded to float32 first.
+
+    Raises
+    ------
+    ValueError
+        ``threshold`` is NaN.
+    """
     limit = np.float32(float32_of("threshold", threshold))
-    return similarities > limit if strict else similarities >= limit
+    return float(np.nextafter(limit, np.float32(np.inf)) if strict else limit)
+
+
+def reaches(similarities: Floats, threshold: float, strict: bool) -> NDArray[np.bool_]:
+    """(p,) whether each similarity reaches a threshold; NaN reaches none."""
+    return similarities >= np.float32(least_reaching(threshold, strict))
 
 
 def checked_rank(n: int, rows: Indices, cols: Indices, similarities: Floats, rank: Indices) -> tuple[Indices, Indices]:
@@ -217,15 +225,15 @@ def _require_pairs(n: int, rows: Indices, cols: Indices, similarities: Floats) -
 
 
 def first_of_copies(copy_of: Indices, rank: Indices, row_of_rank: Indices) -> Indices:
-    """(n,) the earliest row with the same content as each row."""
+    """(n,) the earliest row with the same content as each row, itself included."""
     content = np.where(copy_of < 0, np.arange(len(rank)), copy_of)
     lowest = rank.copy()
     np.minimum.at(lowest, content, rank)
     return row_of_rank[lowest[content]]
 
 
-def _with_copies(found: Duplicates, first: Indices, threshold: float, strict: bool) -> Duplicates:
-    """The decisions of the earliest rows of their content, for the others too."""
+def with_copies(found: Duplicates, first: Indices, threshold: float, strict: bool) -> Duplicates:
+    """Carry what `greedy` decided of the earliest rows of their content (``first``, (n,)) to the others, in place."""
     if not reaches(np.ones(1, np.float32), threshold, strict)[0]:
         return found
     duplicate_of, similarity = found

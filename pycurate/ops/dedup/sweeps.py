@@ -18,28 +18,35 @@ MOST_THRESHOLDS = 64
 """That one sweep answers: a bit each."""
 
 
-def sweep_greedy(n: int, a: Indices, b: Indices, similarities: Floats) -> tuple[Indices, Floats]:
+def sweep_greedy(
+    rank: Indices, rows: Indices, cols: Indices, similarities: Floats, limit: float
+) -> tuple[Indices, Floats]:
     """(n,) by rank: the most similar kept row of lower rank, -1 where a row is kept, and its similarity.
 
-    ``a`` and ``b`` are (p,) ranks, all of whose pairs reach the threshold.
+    Parameters
+    ----------
+    rank
+        (n,) of each row; rows may share one, and then no row has some others.
+    rows, cols, similarities
+        (p,) pairs; those below ``limit`` are left out. Takes 12 bytes for each of the others.
     """
-    ranks, best = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
-    starts, earlier, near = _by_later(n, a, b, similarities)
+    ranks, best = np.full(len(rank), -1, np.int64), np.full(len(rank), np.nan, np.float32)
+    starts, earlier, near = _by_later(rank, rows, cols, similarities, np.float32(limit))
     _compiled(_sweep_greedy)(starts, earlier, near, ranks, best)
     return ranks, best
 
 
-def count_greedy(n: int, a: Indices, b: Indices, levels: NDArray[np.uint8], thresholds: int) -> Indices:
-    """(thresholds,) rows that are kept at each of at most 64 thresholds, in one sweep.
+def count_greedy(rank: Indices, rows: Indices, cols: Indices, levels: NDArray[np.uint8], thresholds: int) -> Indices:
+    """(thresholds,) ranks that are kept at each of at most 64 thresholds, in one sweep.
 
     Parameters
     ----------
-    a, b
-        (p,) ranks.
+    rank, rows, cols
+        As in `sweep_greedy`.
     levels
         (p,) how many of the rising thresholds each pair reaches.
     """
-    starts, earlier, reached = _by_later(n, a, b, levels)
+    starts, earlier, reached = _by_later(rank, rows, cols, levels, np.uint8(1))
     kept = np.zeros(thresholds, np.int64)
     _compiled(_count_greedy)(starts, earlier, reached, kept)
     return kept
@@ -78,25 +85,39 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def _by_later(n: int, a: Indices, b: Indices, values: NDArray[Any]) -> tuple[Indices, Indices, NDArray[Any]]:
+def _by_later(
+    rank: Indices, rows: Indices, cols: Indices, values: NDArray[Any], least: np.generic
+) -> tuple[Indices, Indices, NDArray[Any]]:
     """For each rank where its pairs with lower ranks begin, those ranks, and the values of these pairs."""
-    starts, earlier, sorted_values = np.zeros(n + 1, np.int64), np.empty(len(a), np.int64), np.empty_like(values)
-    _compiled(_group_by_later)(a, b, values, starts, earlier, sorted_values)
+    pairs = [np.asarray(part) for part in (rank, rows, cols, values)]  # of memory maps the arrays themselves
+    starts = np.zeros(len(rank) + 1, np.int64)
+    total = _compiled(_count_by_later)(*pairs, least, starts)
+    earlier, sorted_values = np.empty(total, np.int64), np.empty(total, values.dtype)
+    _compiled(_group_by_later)(*pairs, least, starts, earlier, sorted_values)
     return starts, earlier, sorted_values
 
 
-def _group_by_later(a: Any, b: Any, values: Any, starts: Any, earlier: Any, sorted_values: Any) -> None:
-    for p in range(len(a)):
-        starts[max(a[p], b[p])] += 1
+def _count_by_later(rank: Any, rows: Any, cols: Any, values: Any, least: Any, starts: Any) -> Any:
+    for p in range(len(rows)):
+        if values[p] >= least:
+            starts[max(rank[rows[p]], rank[cols[p]])] += 1
     total = 0
-    for rank in range(len(starts)):  # to the ends; filling from behind makes them the starts
-        total += starts[rank]
-        starts[rank] = total
-    for p in range(len(a)):
-        later = max(a[p], b[p])
-        starts[later] -= 1
-        earlier[starts[later]] = min(a[p], b[p])
-        sorted_values[starts[later]] = values[p]
+    for r in range(len(starts)):  # to the ends; filling from behind makes them the starts
+        total += starts[r]
+        starts[r] = total
+    return total
+
+
+def _group_by_later(
+    rank: Any, rows: Any, cols: Any, values: Any, least: Any, starts: Any, earlier: Any, sorted_values: Any
+) -> None:
+    for p in range(len(rows)):
+        if values[p] >= least:
+            a, b = rank[rows[p]], rank[cols[p]]
+            later = max(a, b)
+            starts[later] -= 1
+            earlier[starts[later]] = min(a, b)
+            sorted_values[starts[later]] = values[p]
 
 
 def _sweep_greedy(starts: Any, earlier: Any, near: Any, ranks: Any, best: Any) -> None:
