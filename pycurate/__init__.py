@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
     "Recipe": "pycurate.recipes",
     "Subset": "pycurate.io.subset",
@@ -18,6 +19,7 @@ _HOME = {
     "build_index": "pycurate.index.build",
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
+    "dedup": "pycurate.api.dedup",
     "doctor": "pycurate.api.doctor",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
@@ -35,6 +37,7 @@ _HOME = {
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
 __all__ = [
+    "DuplicateStore",
     "KnnGraph",
     "Recipe",
     "Subset",
@@ -43,6 +46,7 @@ __all__ = [
     "build_index",
     "components_above",
     "count_above",
+    "dedup",
     "doctor",
     "kmeans",
     "knn_graph",
@@ -61,6 +65,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from pycurate.api.dedup import dedup
+    from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
     from pycurate.api.plan import plan
     from pycurate.api.run import run
