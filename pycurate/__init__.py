@@ -17,6 +17,7 @@ _HOME = {
     "Subset": "pycurate.io.subset",
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
+    "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
     "dedup": "pycurate.api.dedup",
@@ -44,6 +45,7 @@ __all__ = [
     "__version__",
     "assign",
     "build_index",
+    "clustered_join",
     "components_above",
     "count_above",
     "dedup",
@@ -65,6 +67,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from pycurate.api.clustered import clustered_join
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
