@@ -35,6 +35,7 @@ _HOME = {
     "recall_certificate": "pycurate.index.certificate",
     "run": "pycurate.api.run",
     "similarity_join": "pycurate.api.similarity",
+    "spanning_forest_above": "pycurate.kernels.spanning_forest",
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "recall_certificate",
     "run",
     "similarity_join",
+    "spanning_forest_above",
     "unjudged_rows",
 ]
 
@@ -92,6 +94,7 @@ if TYPE_CHECKING:
         unjudged_rows,
     )
     from pycurate.kernels.rowwise import pair_similarity
+    from pycurate.kernels.spanning_forest import spanning_forest_above
     from pycurate.recipes import Recipe
 
 

@@ -62,6 +62,16 @@ def forest_above(
     """Edges (row of a, row of b) that span the components of the pairs at or above the threshold; at most n - 1. Which
     edges is not defined, the components are."""
 
+def spanning_forest_above(
+    a: Operand, b: Operand | None, floor: float, threads: int, progress: _Progress
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Rows, columns and similarities of the heaviest spanning forest, heaviest first. Rows of b are other nodes."""
+
+def heaviest_forest(
+    n: int, rows: NDArray[np.int64], cols: NDArray[np.int64], similarities: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Those of the edges between n nodes that belong to their heaviest spanning forest, heaviest first, row < col."""
+
 def count_above(
     a: Operand,
     b: Operand | None,
@@ -98,6 +108,12 @@ def log_sum_exp(
 
 def components(n: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.int64]:
     """(n,) lowest row of each row's connected component under the edges."""
+
+def products(a: NDArray[np.float32], b: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+    """(m, n) canonical sums of products of the rows of a (m, d) and of b (n, d)."""
+
+def orthonormalise(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(c, d) Gram-Schmidt basis of c <= d rows, computed in float64; rows in the span of those before are replaced."""
 
 def last_work() -> dict[str, float]:
     """Of the last call in this process: tiles met, skipped and computed at each stage, operations on bytes (a

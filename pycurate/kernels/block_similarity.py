@@ -61,7 +61,7 @@ class LeftBlock:
             if self.metric == "cosine" and self.precision == "exact" and len(self.rows) and len(self.sample):
                 places = np.arange(self.compared) * len(self.sample) // self.compared
                 sides = [(self.rows, self.element, np.arange(len(self.rows))), (self.sample, self.element, places)]
-                self._screening = screening_of(sides, limit, neighbors)
+                self._screening = screening_of(sides, limit, neighbors, self.threads)
             self._operand = self.operand_of(self.rows)
         return self._operand, None if right is None else self.operand_of(right)
 
@@ -88,6 +88,11 @@ class BlockPair:
         """Edges (row, col) that span the components of the pairs at or above ``limit``."""
         operands = self.left.operands(self.right, limit, None)
         return _core.fused_similarity.forest_above(*operands, limit, self.left.threads, progress)
+
+    def spanning_forest_above(self, floor: float, progress: Progress) -> tuple[Indices, Indices, Floats]:
+        """The heaviest spanning forest of the pairs: edges (row, col) and their similarities, heaviest first."""
+        operands = self.left.operands(self.right, floor, None)
+        return _core.fused_similarity.spanning_forest_above(*operands, floor, self.left.threads, progress)
 
     def count_above(
         self, limit: float, weights: tuple[Indices | None, Indices | None], progress: Progress

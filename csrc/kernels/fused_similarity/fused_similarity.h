@@ -143,6 +143,15 @@ bool forest_above(const Operand& a, const Operand* b, float threshold,
                   std::vector<std::pair<std::int64_t, std::int64_t>>& out, std::size_t threads,
                   const Poll& poll, Work& work);
 
+/// The heaviest spanning forest of the pairs, heaviest edge first, ties to the lower (row, col): at any
+/// threshold from `floor` upwards its edges connect what the pairs do. In a cross-join the rows of a and of b
+/// are different nodes. Memory is that of the rows, however many pairs there are.
+bool spanning_forest_above(const Operand& a, const Operand* b, float floor, std::vector<Pair>& out,
+                           std::size_t threads, const Poll& poll, Work& work);
+/// Leaves of edges between nodes of n, fewer than 2^32, those of their heaviest spanning forest, in that
+/// order.
+void heaviest_forest(std::size_t n, std::vector<Pair>& edges);
+
 /// counts_a[i] += weights_b[j] over pairs, by index; counts_b likewise unless b is null. Null weights: 1.
 bool count_above(const Operand& a, const Operand* b, float threshold, const std::int64_t* weights_a,
                  const std::int64_t* weights_b, std::int64_t* counts_a, std::int64_t* counts_b,
@@ -163,6 +172,14 @@ bool top_k(const Operand& a, const Operand* b, std::size_t k, std::int64_t* rows
 /// log of the sum of exp(scale * similarity) over the rows of b for each index of a, and the reverse.
 bool log_sum_exp(const Operand& a, const Operand& b, double scale, double* out_a, double* out_b,
                  std::size_t threads, const Poll& poll, Work& work);
+
+/// out[i][k] = canonical sum of products of a's row i and b's row k: (m, d), (n, d) and (m, n) in C order.
+void products(const float* a, std::size_t m, const float* b, std::size_t n, std::size_t d, float* out,
+              std::size_t threads);
+
+/// Of (count, d) rows, count <= d, the Gram-Schmidt basis, computed in float64; a row in the span of those
+/// before it is replaced by one that is not.
+void orthonormalise(const float* rows, std::size_t count, std::size_t d, float* out);
 
 /// Per row the lowest row with the same bits, -1 for the first.
 bool find_copies(Matrix x, std::size_t n, std::size_t d, Element element, std::int64_t* copy_of,
