@@ -22,6 +22,7 @@ _HOME = {
     "count_above": "pycurate.kernels.fused_similarity",
     "dedup": "pycurate.api.dedup",
     "doctor": "pycurate.api.doctor",
+    "indexed_join": "pycurate.api.clustered",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
@@ -51,6 +52,7 @@ __all__ = [
     "count_above",
     "dedup",
     "doctor",
+    "indexed_join",
     "kmeans",
     "knn_graph",
     "log_sum_exp",
@@ -70,6 +72,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from pycurate.api.clustered import clustered_join
+    from pycurate.api.clustered import clustered_join, indexed_join
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
