@@ -71,7 +71,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from pycurate.api.clustered import clustered_join
     from pycurate.api.clustered import clustered_join, indexed_join
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_store import DuplicateStore
