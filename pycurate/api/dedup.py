@@ -99,7 +99,7 @@ def dedup(
         Its name; not needed where a pool has one.
     mode
         ``"exact"``: every pair is compared, by bounds that miss none. ``"clustered"``: rows of one cluster, and of the
-        clusters beyond its borders; what that misses is measured and told.
+        clusters beyond its borders; ``"index"``: 32 neighbours of each row; what these miss is measured and told.
     removal
         ``"published"``: a row goes if any earlier row reaches the threshold, even one that goes itself. ``"greedy"``:
         only if one that stays does. ``"component"``: of rows linked, directly or through others, the earliest stays.

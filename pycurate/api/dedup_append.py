@@ -14,7 +14,14 @@ from pycurate.api.dedup import DedupResult, finish
 from pycurate.api.dedup_outputs import MANIFEST
 from pycurate.api.dedup_rows import CLUSTER_ORDERS, RowInput, Rows, mapped_source, stored_facts
 from pycurate.api.dedup_run import ROWS, SEARCH, Run, Stage, only_threshold_facts
-from pycurate.api.dedup_search import Arrays, forest_arrays, judged_copies, pairs_or_none, with_linked_copies
+from pycurate.api.dedup_search import (
+    Arrays,
+    forest_arrays,
+    judged_copies,
+    pairs_or_none,
+    spanning_forest,
+    with_linked_copies,
+)
 from pycurate.api.dedup_settings import MAX_PAIRS, threshold_of
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
@@ -63,7 +70,8 @@ def dedup_append(
     eps, threshold
         Default: the threshold of the earlier run.
     max_pairs
-        Of greedy and component removal, all earlier pairs included.
+        Of greedy and component removal, all earlier pairs included. Where there are more, greedy removal goes through
+        the new rows by blocks, at the one threshold, and component removal compares the earlier rows again.
 
     Raises
     ------
@@ -107,12 +115,10 @@ class _Append:
             arrays = self._published(source, join, rank, left, told)
         else:
             arrays = self._by_pairs(mapped_source(judged.matrices), join, left, told)
-        if arrays is None:
-            if before.removal == "component":
-                raise InputError(
-                    f"max_pairs: all rows are in more than {self.max_pairs:,} pairs from {before.floor:g} on; allow "
-                    "more (20 bytes each), or append to a run with a higher floor"
-                )
+        if arrays is None and before.removal == "component":  # by the forest of all rows, earlier ones compared again
+            number = len(before.facts["batches"])
+            arrays = _forests_of(before) | forest_arrays(number, *spanning_forest(join, before.floor, self.max_pairs))
+        elif arrays is None:
             arrays = self._greedily(source, join, rank, left, told)
             facts = only_threshold_facts(self.threshold, self.max_pairs)
         told.finish()
@@ -169,10 +175,8 @@ class _Append:
         rows, cols, near = rows[apart], cols[apart], near[apart]
         if before.removal == "greedy":
             return {"pair_rows": rows, "pair_cols": cols, "pair_similarities": near, "copy_of": copy_of}
-        arrays = {name: before.array(name) for name in before.facts["arrays"] if name.startswith("forest")}
-        return arrays | forest_arrays(
-            len(before.facts["batches"]), *with_linked_copies(n, copy_of, rows, cols, near, floor)
-        )
+        forest = with_linked_copies(n, copy_of, rows, cols, near, floor)
+        return _forests_of(before) | forest_arrays(len(before.facts["batches"]), *forest)
 
     def _greedily(self, source: RowSource, join: SimilarityJoin, rank: Indices, left_bytes: int, told: Stage) -> Arrays:
         known = self.before.at(self.threshold)
@@ -187,6 +191,10 @@ def _edges_of(store: DuplicateStore) -> tuple[Indices, Indices, Floats]:
         names = (f"forest{last}_rows", f"forest{last}_cols", f"forest{last}_similarities")
     rows, cols, near = (store.array(name) for name in names)
     return rows, cols, near
+
+
+def _forests_of(store: DuplicateStore) -> Arrays:
+    return {name: store.array(name) for name in store.facts["arrays"] if name.startswith("forest")}
 
 
 def _threshold(

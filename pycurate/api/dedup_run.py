@@ -26,10 +26,13 @@ from pycurate.pipeline.block_join import RowSource, SimilarityJoin
 from pycurate.pipeline.block_join.sweep import How
 from pycurate.pipeline.cluster_join import ClusteredJoin
 from pycurate.pipeline.duplicate_folder import DuplicateFolder
+from pycurate.pipeline.index_join import IndexedJoin
 from pycurate.types import UidArray
 
 QUESTION = "question.json"
 SEARCH, ROWS = "search", "rows"
+NEIGHBORS, NPROBE, EF = 32, 16, 128
+"""Of index mode, as `pycurate.indexed_join` has them."""
 HELD_ROW_BYTES = 48
 """Uids, ranks and priorities, beside what a join holds for every row."""
 
@@ -71,11 +74,13 @@ class Run:
         judged = self.given.read(settings.priority, self.out / ROWS, self.progress)
         source, left = mapped_source(judged.matrices), self.left_bytes(len(judged.uids))
         told = Stage(self.progress, "comparing rows")
-        join: SimilarityJoin | ClusteredJoin
+        join: SimilarityJoin | ClusteredJoin | IndexedJoin
         if settings.mode == "exact":
             join = self.join(source, None, "join", left, told)
-        else:
+        elif settings.mode == "clustered":
             join = self._clustered(source, settings, left, told)
+        else:
+            join = self._indexed(source, left, told)
         if settings.priority in CLUSTER_ORDERS:
             assert isinstance(join, ClusteredJoin)
             judged = with_cluster_order(judged, source, join, settings.priority, self.threads)
@@ -84,14 +89,14 @@ class Run:
         arrays = search(join, settings.removal, rank, floor, settings.max_pairs)
         facts: dict[str, Any] = {"floor": floor, "only_threshold": None}
         if arrays is None:
-            if isinstance(join, ClusteredJoin):
+            if not isinstance(join, SimilarityJoin):
                 raise InputError(
-                    f"max_pairs: greedy removal in clustered mode found more than {settings.max_pairs:,} pairs; raise "
-                    "it (32 bytes each), raise floor, or use exact mode, which then needs no pairs"
+                    f"max_pairs: greedy removal in {settings.mode} mode found more than {settings.max_pairs:,} pairs; "
+                    "allow more (32 bytes each), raise floor, or use exact mode, which then needs no pairs"
                 )
             arrays = self.greedily(join, source, rank, threshold, settings.strict, left, told)
             facts = only_threshold_facts(threshold, settings.max_pairs)
-        if isinstance(join, ClusteredJoin):
+        if not isinstance(join, SimilarityJoin):
             certificate = join.certificate(threshold if settings.min_recall is None else floor)
             facts["certificate"] = {**certificate.to_dict(), "sentence": certificate.sentence()}
         told.finish()
@@ -142,6 +147,11 @@ class Run:
 
     def _clustered(self, source: RowSource, settings: Settings, left_bytes: int, told: Stage) -> ClusteredJoin:
         chosen = settings.clustering
+        if chosen.clusters is not None and chosen.clusters > len(source):
+            raise InputError(
+                f"clusters: expected at most one for each of {len(source):,} rows, got {chosen.clusters:,}; give "
+                "fewer, or none for the square root of the rows"
+            )
         return ClusteredJoin(
             source,
             self.out / SEARCH / "join",
@@ -155,6 +165,11 @@ class Run:
             thread_count_of(self.threads),
             told.tell,
         )
+
+    def _indexed(self, source: RowSource, left_bytes: int, told: Stage) -> IndexedJoin:
+        threads = thread_count_of(self.threads)
+        folder = self.out / SEARCH / "join"
+        return IndexedJoin(source, folder, "ivf", NEIGHBORS, NPROBE, EF, 0, left_bytes, threads, told.tell)
 
 
 def only_threshold_facts(threshold: float, max_pairs: int) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from pycurate.errors import InputError
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
+from pycurate.kernels.spanning_forest import SpanningForest
 from pycurate.ops.dedup import removal
 from pycurate.ops.dedup.removal import Removal
-from pycurate.pipeline.block_join import RowSource
+from pycurate.pipeline.block_join import RowSource, SimilarityJoin
 from pycurate.pipeline.block_join.sweep import How
 from pycurate.pipeline.greedy_blocks import OrderedRows, keep_greedily
 
@@ -72,10 +73,20 @@ def forest_arrays(batch: int, rows: Indices, cols: Indices, similarities: Floats
 
 
 def spanning_forest(candidates: Candidates, floor: float, max_pairs: int) -> tuple[Indices, Indices, Floats]:
-    """The maximum spanning forest above the floor, copies joined to the first row with their bits."""
+    """The maximum spanning forest above the floor, copies joined to the first row with their bits.
+
+    Raises
+    ------
+    InputError
+        More than ``max_pairs`` pairs, where the candidates know no forest.
+    """
     n, copies = len(candidates.copy_of), judged_copies(candidates)
-    pairs = candidates.pairs_above(floor, max_pairs=max_pairs)
-    return with_linked_copies(n, copies, pairs.rows, pairs.cols, pairs.similarities, floor)
+    found: SpanningForest | Pairs
+    if isinstance(candidates, SimilarityJoin):
+        found = candidates.spanning_forest_above(floor)
+    else:
+        found = candidates.pairs_above(floor, max_pairs=max_pairs)
+    return with_linked_copies(n, copies, found.rows, found.cols, found.similarities, floor)
 
 
 def with_linked_copies(

@@ -12,8 +12,9 @@ from pycurate.io.names import unknown_name
 from pycurate.kernels.arrays import float32_of, require_option
 from pycurate.ops.dedup.removal import Removal
 
-Mode: TypeAlias = Literal["exact", "clustered"]
-"""Where rows that are alike are looked for: everywhere, or within clusters and across their borders."""
+Mode: TypeAlias = Literal["exact", "clustered", "index"]
+"""Where rows that are alike are looked for: everywhere; within clusters and across their borders; among the neighbours
+that a vector index proposes."""
 
 EPS = 0.07
 """Of Abbas et al. (2023), SemDeDup."""
@@ -79,13 +80,13 @@ class Settings:
         """InputError or ValueError where they do not go together; names the argument."""
         require_option("mode", mode, Mode)
         require_option("removal", removal, Removal)
-        if mode == "exact":
+        if mode != "clustered":
             for name, value in (("clustering", clustering), ("min_recall", min_recall)):
                 if value is not None:
-                    raise InputError(f"{name}: goes with clustered mode; exact mode compares every pair of rows")
+                    raise InputError(f"{name}: goes with clustered mode, not with {mode} mode")
             if priority in CLUSTER_ORDERS:
                 raise InputError(
-                    f"priority: {priority!r} orders rows by their distance to a centroid, and exact mode has none"
+                    f"priority: {priority!r} orders rows by their distance to a centroid, and {mode} mode has none"
                 )
         limit = threshold_of(eps, threshold)
         if floor is not None and not -1 <= float(floor) <= limit:

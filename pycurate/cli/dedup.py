@@ -45,7 +45,7 @@ def dedup(
     preset: Annotated[
         str | None, typer.Option("--preset", help="semdedup, semdedup-nemo or dedup-clip94; options override it.")
     ] = None,
-    mode: Annotated[str | None, typer.Option("--mode", help="exact or clustered. Default: exact.")] = None,
+    mode: Annotated[str | None, typer.Option("--mode", help="exact, clustered or index. Default: exact.")] = None,
     removal: Annotated[
         str | None, typer.Option("--removal", help="published, greedy or component. Default: published.")
     ] = None,

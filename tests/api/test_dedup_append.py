@@ -90,9 +90,16 @@ def test_greedy_by_blocks_goes_on_from_the_rows_kept_before(tmp_path: Path) -> N
         np.testing.assert_array_equal(found.duplicates.duplicate_of, right[0])
         np.testing.assert_array_equal(found.duplicates.similarity, right[1])
         assert found.store.only_threshold == 0.8
-    dedup(x[:60], tmp_path / "c", removal="component", threshold=0.8)
-    with pytest.raises(InputError, match=r"^max_pairs: all rows are in more than 5 pairs"):
-        dedup_append(x[60:], tmp_path / "c-all", tmp_path / "c", max_pairs=5)
+
+
+def test_components_of_too_many_pairs_need_none(tmp_path: Path) -> None:
+    x = make_rows()
+    dedup(x[:60], tmp_path / "a", removal="component", threshold=0.8)
+    found = dedup_append(x[60:], tmp_path / "b", tmp_path / "a", max_pairs=5)
+    right = expected(x, np.arange(130), "component", 0.8, False, [60, 130])
+    np.testing.assert_array_equal(found.duplicates.duplicate_of, right[0])
+    np.testing.assert_array_equal(found.duplicates.similarity, right[1])
+    assert found.store.curve([0.8])[0] == np.count_nonzero(right[0] < 0)
 
 
 @pytest.mark.parametrize("removal", REMOVALS)

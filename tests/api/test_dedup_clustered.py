@@ -78,6 +78,15 @@ def test_with_every_border_probed_it_is_exact_mode(tmp_path: Path, removal: Remo
     assert found.manifest["certificate"]["verdict"] == "proven"
 
 
+@pytest.mark.parametrize("removal", ["published", "greedy", "component"])
+def test_an_index_proposes_and_the_certificate_says_what_it_lost(tmp_path: Path, removal: Removal) -> None:
+    x = make_rows()
+    exact = dedup(x, tmp_path / "exact", removal=removal, eps=0.1)
+    found = dedup(x, tmp_path / "out", mode="index", removal=removal, eps=0.1)
+    assert abs(exact.outcome.kept - found.outcome.kept) < 10
+    assert found.manifest["certificate"]["recall"] > 0.95
+
+
 def test_probes_are_raised_until_a_recall_is_certified(tmp_path: Path) -> None:
     found = dedup(
         make_rows(), tmp_path / "out", mode="clustered", eps=0.1, min_recall=0.9, clustering=Clustering(20, 0)
@@ -105,11 +114,13 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     x = make_rows()
     with pytest.raises(InputError, match=r"^clustering: goes with clustered mode"):
         dedup(x, tmp_path / "out", clustering=SMALL)
+    with pytest.raises(InputError, match=r"^min_recall: goes with clustered mode, not with index mode"):
+        dedup(x, tmp_path / "out", mode="index", min_recall=0.9)
     with pytest.raises(InputError, match=r"^min_recall: goes with clustered mode"):
         dedup(x, tmp_path / "out", min_recall=0.9)
     with pytest.raises(InputError, match=r"^max_pairs: greedy removal in clustered mode found more than 3 pairs"):
         dedup(x, tmp_path / "out", mode="clustered", removal="greedy", max_pairs=3)
-    with pytest.raises(InputError, match=r"50,?000"):  # more clusters than rows
+    with pytest.raises(InputError, match=r"^clusters: expected at most one for each of 400 rows, got 50,000"):
         dedup(x, tmp_path / "semdedup", **dedup_preset("semdedup"))
     with pytest.raises(InputError, match=r"^preset: the pool has no preset 'semdedupe'"):
         dedup_preset("semdedupe")
