@@ -111,7 +111,7 @@ def test_the_largest_groups_come_first(pool: Path, tmp_path: Path) -> None:
     sizes = [size for size, _ in groups.shown]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == found.outcome.largest_group
-    assert all(rows[0]["keep"] and not any(row["keep"] for row in rows[1:]) for _, rows in groups.shown)
+    assert all(rows[0]["uid"] == rows[0]["keeper_uid"] for _, rows in groups.shown)
     assert "kept" in printed(groups)
     assert groups.to_dict()["shown"][0]["rows"] == sizes[0]
     with pytest.raises(InputError, match=r"has no groups\.parquet"):
