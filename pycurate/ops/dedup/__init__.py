@@ -1,0 +1,1 @@
+"""Duplicates: which rows are alike, and which row of those alike survives."""
