@@ -257,7 +257,7 @@ def test_a_hundred_thousand_identical_rows_in_bounded_memory(tmp_path: Path, poo
         tmp_path / "pool", shards=2, rows=rows // 2, embeddings=embeddings, text=["same"] * rows, **constant
     )
     recipe = Recipe(name="r", steps=[{"exact_dedup": "caption"}])
-    made = run(recipe, pool, tmp_path / "out", memory_bytes=300 << 20)
+    made = run(recipe, pool, tmp_path / "out", memory_bytes=400 << 20)
     assert made.manifest.counts.kept == 1
     recipe = Recipe(name="r", steps=[{"exact_dedup": {"key": "embedding", "embedding": "b32_img"}}])
     assert run(recipe, pool, tmp_path / "bits").manifest.counts.kept == 1
