@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pycurate.errors import InputError
 from pycurate.io.pool import Pool
+from pycurate.pipeline.pool_rows import shard_starts
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet
 from pycurate.pipeline.step import Artefact, Pairs, Step
 from pycurate.pipeline.workspace import Workspace, digest
@@ -137,6 +138,11 @@ class Decider:
 
     def rows(self, shard: str) -> int:
         return self._rows[shard]
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """The row of the pool at which each shard begins."""
+        return shard_starts(self)[0]
 
     def decide(self, shard: str) -> Decision:
         """Ask the fitted steps in order; the first rule that drops a row is its reason."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,16 @@ from pycurate.pipeline.step import FitView
 from pycurate.types import UID_DTYPE, UidArray
 
 
-def shard_starts(view: FitView) -> tuple[dict[str, int], int]:
+class Shards(Protocol):
+    """What has shards of known length, as a ``FitView`` and a ``Decider`` have."""
+
+    @property
+    def shards(self) -> Sequence[str]: ...
+
+    def rows(self, shard: str) -> int: ...
+
+
+def shard_starts(view: Shards) -> tuple[dict[str, int], int]:
     """The row of the pool at which each shard begins, and the rows of the pool."""
     starts, rows = {}, 0
     for shard in view.shards:
