@@ -12,7 +12,7 @@ from pycurate.errors import InputError
 from pycurate.io.pool import Pool
 from pycurate.kernels.uid import find, format_hex
 from pycurate.pipeline.decide import Decider
-from pycurate.pipeline.groups import ShownGroup, ShownRow, StepGroups
+from pycurate.pipeline.groups import SHOWN_GROUPS, ShownGroup, ShownRow, StepGroups
 from pycurate.pipeline.pool_rows import row_place
 from pycurate.report.manifest import DuplicateGroup, ExampleGroup, ExampleRow, Examples, GroupChoice, Side
 from pycurate.report.outcome import Candidate
@@ -61,10 +61,9 @@ def _shown_groups(duplicates: Sequence[StepGroups], decider: Decider, engine: Lo
             ("least similar", made.least_similar),
         )
         for choice, groups in choices:
-            for group in groups:
-                if group.keeper.uid.tobytes() not in seen:
-                    chosen.append((made.step, choice, group))
-                    seen.add(group.keeper.uid.tobytes())
+            others = [group for group in groups if group.keeper.uid.tobytes() not in seen][:SHOWN_GROUPS]
+            chosen += [(made.step, choice, group) for group in others]
+            seen |= {group.keeper.uid.tobytes() for group in others}
     keepers = _places([group.keeper.uid for _, _, group in chosen], decider, engine)
     starts = decider.starts
 

@@ -29,7 +29,8 @@ from pycurate.types import UID_DTYPE, UidArray
 
 ROW_GROUP_ROWS = 1 << 17
 SHOWN_GROUPS, SHOWN_ROWS = 4, 5
-"""Groups of a step that a report shows, of each choice, and dropped rows of each."""
+"""Groups of a step that a report shows, of each choice, and dropped rows of each. Twice as many of the least similar
+are chosen, as some are among the largest."""
 
 SCHEMA = pa.schema(
     [
@@ -320,7 +321,7 @@ class _Tally:
             self._count(sizes)
             weakest = np.minimum.reduceat(_similarity(part[: starts[-1]]), starts[:-1])
             chosen = {*np.argsort(-sizes, kind="stable")[:SHOWN_GROUPS].tolist()}
-            chosen |= {*np.argsort(weakest, kind="stable")[:SHOWN_GROUPS].tolist()}
+            chosen |= {*np.argsort(weakest, kind="stable")[: 2 * SHOWN_GROUPS].tolist()}
             self._consider([_Piece.of(part[starts[i] : starts[i + 1]]) for i in sorted(chosen)])
 
     def finish(self) -> None:
@@ -342,7 +343,7 @@ class _Tally:
     def _consider(self, pieces: list[_Piece]) -> None:
         largest = sorted([*self._largest, *pieces], key=lambda piece: (-piece.removed, piece.keeper))
         weakest = sorted([*self._least_similar, *pieces], key=lambda p: (p.weakest[0].similarity, p.keeper))
-        self._largest, self._least_similar = largest[:SHOWN_GROUPS], weakest[:SHOWN_GROUPS]
+        self._largest, self._least_similar = largest[:SHOWN_GROUPS], weakest[: 2 * SHOWN_GROUPS]
 
 
 def _uids(records: Records, columns: slice) -> UidArray:
