@@ -93,7 +93,7 @@ class DuplicateGroups:
     Parameters
     ----------
     folder
-        For temporary files: 112 bytes for every row that was dropped as a duplicate.
+        For temporary files: 168 bytes for every row that was dropped as a duplicate.
     """
 
     def __init__(self, decider: Decider, folder: Path) -> None:
@@ -146,7 +146,7 @@ class DuplicateGroups:
         found = []
         with (
             atomic_write(path) as file,
-            pq.ParquetWriter(file, SCHEMA, write_statistics=False) as parquet,
+            pq.ParquetWriter(file, SCHEMA, compression="zstd", write_statistics=False) as parquet,
             _RowGroups(parquet) as writer,
         ):
             groups = 0

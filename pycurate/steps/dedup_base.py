@@ -22,6 +22,8 @@ Keep: TypeAlias = Literal["lowest_uid"] | dict[Order, str]
 
 _KEEP = "expected lowest_uid, or one of {highest: <column>} and {lowest: <column>}"
 _PART_ROWS = 1 << 18
+PARTNER_ROW_BYTES = 20
+"""Of a row in ``Partners``: a uid and a float32."""
 
 
 class DedupStep(DecidingStep):
@@ -41,6 +43,8 @@ class DedupStep(DecidingStep):
     """
 
     fits: ClassVar[bool] = True
+    artefact_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES
+    scratch_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES  # a step adds its own, 40 for ``ranks``
 
     keep: Keep = "lowest_uid"
     of: Literal["pool", "survivors"] = "survivors"

@@ -15,7 +15,7 @@ from pycurate.ops.dedup.exact import Normalise, embedding_keys, missing_keys, ru
 from pycurate.pipeline.external_sort import duplicate_keys, write_run
 from pycurate.pipeline.record_sort import RecordSort
 from pycurate.pipeline.step import Artefact, FitView, Needs
-from pycurate.steps.dedup_base import DedupStep, Partners
+from pycurate.steps.dedup_base import PARTNER_ROW_BYTES, DedupStep, Partners
 from pycurate.steps.frequency import KEY_COLUMNS
 from pycurate.types import UID_DTYPE, Block, ScoreArray, UidArray
 
@@ -45,6 +45,7 @@ class ExactDedup(DedupStep):
 
     kind: ClassVar[str] = "exact_dedup"
     shorthand: ClassVar[str] = "key"
+    scratch_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES + 16 + 8 + 40  # keys, those repeated, and rows with them
 
     key: str
     embedding: str | None = None
