@@ -86,7 +86,10 @@ def _places(uids: Sequence[UidArray], decider: Decider, engine: LocalEngine) -> 
 
     def look(shard: str) -> list[tuple[int, tuple[str, int]]]:
         known = decider.uids(shard)
-        rows = np.flatnonzero(np.isin(known["f0"], wanted["f0"])) if len(wanted) else np.empty(0, np.int64)
+        near = np.zeros(len(known), np.bool_)
+        for half in wanted["f0"]:  # a few, so that no sorted copy of all is made
+            near |= known["f0"] == half
+        rows = np.flatnonzero(near)
         which = find(wanted, known[rows])
         return [(i, (shard, row)) for i, row in zip(which.tolist(), rows.tolist(), strict=True) if i >= 0]
 
