@@ -22,6 +22,7 @@ _HOME = {
     "count_above": "pycurate.kernels.fused_similarity",
     "dedup": "pycurate.api.dedup",
     "doctor": "pycurate.api.doctor",
+    "exact_duplicates": "pycurate.ops.dedup.exact",
     "indexed_join": "pycurate.api.clustered",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
@@ -52,6 +53,7 @@ __all__ = [
     "count_above",
     "dedup",
     "doctor",
+    "exact_duplicates",
     "indexed_join",
     "kmeans",
     "knn_graph",
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
     )
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.kernels.spanning_forest import spanning_forest_above
+    from pycurate.ops.dedup.exact import exact_duplicates
     from pycurate.recipes import Recipe
 
 

@@ -1,3 +1,3 @@
-"""Deduplication: functions of arrays, one published idea per module."""
+"""Duplicates: which rows are alike, and which row of those alike survives."""
 
 from __future__ import annotations
