@@ -14,14 +14,6 @@ from pycurate.api.dedup import DedupResult, finish
 from pycurate.api.dedup_outputs import MANIFEST
 from pycurate.api.dedup_rows import CLUSTER_ORDERS, RowInput, Rows, mapped_source, stored_facts
 from pycurate.api.dedup_run import ROWS, SEARCH, Run, Stage, only_threshold_facts
-from pycurate.api.dedup_search import (
-    Arrays,
-    forest_arrays,
-    judged_copies,
-    pairs_or_none,
-    spanning_forest,
-    with_linked_copies,
-)
 from pycurate.api.dedup_settings import MAX_PAIRS, threshold_of
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
@@ -34,6 +26,14 @@ from pycurate.pipeline.block_join import RowSource, SimilarityJoin
 from pycurate.pipeline.block_join.sweep import How
 from pycurate.pipeline.block_join.task_folder import TaskFolder
 from pycurate.pipeline.workspace import Workspace, digest
+from pycurate.steps.duplicate_search import (
+    Arrays,
+    forest_arrays,
+    judged_copies,
+    pairs_or_none,
+    spanning_forest,
+    with_linked_copies,
+)
 
 
 def dedup_append(

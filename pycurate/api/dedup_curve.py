@@ -13,8 +13,7 @@ import numpy as np
 
 from pycurate.api.dedup_outputs import MANIFEST, hex_of
 from pycurate.api.dedup_store import DuplicateStore
-from pycurate.api.examples import collect_examples
-from pycurate.engine import LocalEngine
+from pycurate.api.examples import read_shown, shown_columns
 from pycurate.errors import PoolError
 from pycurate.io.atomic import atomic_write
 from pycurate.io.pool import Pool, open_pool
@@ -23,7 +22,6 @@ from pycurate.ops.dedup.removal import reaches
 from pycurate.report.dedup_page import CurvePoint, PairExample, render_curve, share_floor
 from pycurate.report.formats import format_share, format_value
 from pycurate.report.manifest import ExampleRow
-from pycurate.report.outcome import Candidate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -205,13 +203,15 @@ def _told_rows(store: DuplicateStore, rows: Sequence[int]) -> dict[int, ExampleR
 
 def _read_rows(store: DuplicateStore, pool: Pool, rows: Sequence[int], begin: int) -> dict[int, ExampleRow]:
     starts = begin + np.cumsum([0, *(shard.rows for shard in pool.shards)])
-    candidates = []
-    for row in rows:
-        number = int(np.searchsorted(starts, row, side="right")) - 1
-        shard = pool.shards[number].name
-        candidates.append(Candidate(0.0, hex_of(store.uids, row), shard, row - int(starts[number]), float("nan")))
-    found = collect_examples(pool, {("", "above"): candidates}, LocalEngine(1, processes=False))
-    return dict(zip(rows, found.groups[0].rows, strict=True))
+    columns = shown_columns(pool)
+    told: dict[int, ExampleRow] = {}
+    for number, shard in enumerate(pool.shards):
+        first = int(starts[number])
+        mine = [row - first for row in rows if first <= row < starts[number + 1]]
+        for (_, row), facts in read_shown(pool, shard.name, mine, columns).items() if mine else ():
+            uid = hex_of(store.uids, first + row)
+            told[first + row] = ExampleRow(uid=uid, shard=shard.name, row=row, value=None, **facts)
+    return told
 
 
 def _pool_of(batch: dict[str, Any]) -> Pool | None:

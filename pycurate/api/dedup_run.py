@@ -11,7 +11,6 @@ import numpy as np
 
 from pycurate.api.dedup_outputs import hex_of
 from pycurate.api.dedup_rows import CLUSTER_ORDERS, JudgedRows, RowInput, mapped_source, stored_facts
-from pycurate.api.dedup_search import Arrays, Candidates, search, search_greedily
 from pycurate.api.dedup_settings import Settings
 from pycurate.api.dedup_store import STORE, DuplicateStore
 from pycurate.engine import Progress, default_memory_bytes
@@ -27,6 +26,7 @@ from pycurate.pipeline.block_join.sweep import How
 from pycurate.pipeline.cluster_join import ClusteredJoin
 from pycurate.pipeline.duplicate_folder import DuplicateFolder
 from pycurate.pipeline.index_join import IndexedJoin
+from pycurate.steps.duplicate_search import Arrays, Candidates, search, search_greedily
 from pycurate.types import UidArray
 
 QUESTION = "question.json"

@@ -117,7 +117,7 @@ def threshold_of(eps: float | None, threshold: float | None) -> float:
     """The threshold that was given, by one of the two, or 0.93."""
     if eps is not None and threshold is not None:
         raise InputError("eps, threshold: expected one of the two; threshold is 1 - eps")
-    limit = float(threshold) if threshold is not None else 1 - float(EPS if eps is None else eps)
+    limit = float(threshold) if threshold is not None else round(1 - float(EPS if eps is None else eps), 12)
     name = "threshold" if threshold is not None else "eps"
     if not -1 <= float32_of(name, limit) <= 1:
         raise InputError(f"{name}: expected a cosine from -1 to 1 (eps from 0 to 2), got a threshold of {limit:g}")

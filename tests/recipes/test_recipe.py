@@ -47,6 +47,7 @@ steps:
   - rare_tokens: {vocabulary: 1000}
   - exact_dedup: url
   - exact_dedup: {key: embedding, embedding: l14_img, keep: {highest: clip}, of: pool}
+  - semantic_dedup: {embedding: l14_img, eps: 0.05, removal: greedy, keep: {highest: clip}}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
 """
 

@@ -100,6 +100,39 @@ def with_linked_copies(
     )
 
 
+def duplicates_at(
+    candidates: Candidates,
+    source: RowSource,
+    kind: Removal,
+    rank: Indices,
+    threshold: float,
+    strict: bool,
+    max_pairs: int,
+    folder: Path,
+    how: How,
+    memory_bytes: int,
+) -> removal.Duplicates:
+    """What is removed at one threshold, of which nothing is stored; greedy by blocks where pairs are too many.
+
+    Parameters
+    ----------
+    folder
+        Of the blocks.
+    """
+    found = search(candidates, kind, rank, threshold, max_pairs)
+    if found is None:
+        found = search_greedily(candidates, source, rank, threshold, strict, folder, how, memory_bytes)
+        return removal.Duplicates(found["duplicate_of"], found["similarity"])
+    if kind == "published":
+        best = MostSimilarEarlier(found["earlier"], found["similarity"], candidates.unjudged)
+        return removal.published(best, threshold, strict)
+    if kind == "component":
+        rows, cols, near = (found[f"forest0_{name}"] for name in ("rows", "cols", "similarities"))
+        return removal.component(len(rank), rows, cols, near, rank, threshold, strict)
+    rows, cols, near = (found[f"pair_{name}"] for name in ("rows", "cols", "similarities"))
+    return removal.greedy(len(rank), rows, cols, near, rank, threshold, strict, copy_of=found["copy_of"])
+
+
 def judged_copies(candidates: Candidates) -> Indices:
     """(n,) ``copy_of`` with -1 for rows that cannot be judged: two zero rows are no duplicates."""
     copy_of = np.array(candidates.copy_of)
