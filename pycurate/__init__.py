@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Clustering": "pycurate.api.dedup_settings",
     "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
     "Recipe": "pycurate.recipes",
@@ -21,6 +22,8 @@ _HOME = {
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
     "dedup": "pycurate.api.dedup",
+    "dedup_append": "pycurate.api.dedup_append",
+    "dedup_curve": "pycurate.api.dedup_curve",
     "doctor": "pycurate.api.doctor",
     "exact_duplicates": "pycurate.ops.dedup.exact",
     "indexed_join": "pycurate.api.clustered",
@@ -41,6 +44,7 @@ _HOME = {
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
 __all__ = [
+    "Clustering",
     "DuplicateStore",
     "KnnGraph",
     "Recipe",
@@ -52,6 +56,8 @@ __all__ = [
     "components_above",
     "count_above",
     "dedup",
+    "dedup_append",
+    "dedup_curve",
     "doctor",
     "exact_duplicates",
     "indexed_join",
@@ -75,6 +81,9 @@ __all__ = [
 if TYPE_CHECKING:
     from pycurate.api.clustered import clustered_join, indexed_join
     from pycurate.api.dedup import dedup
+    from pycurate.api.dedup_append import dedup_append
+    from pycurate.api.dedup_curve import dedup_curve
+    from pycurate.api.dedup_settings import Clustering
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
     from pycurate.api.plan import plan

@@ -21,6 +21,7 @@ from pycurate.steps import (
     Language,
     RareTokens,
     RowScores,
+    SemanticDedup,
     SubsetStep,
     TextEntity,
     Threshold,
@@ -73,6 +74,7 @@ def in_python() -> Recipe:
             RareTokens(vocabulary=1000),
             ExactDedup(key="url"),
             ExactDedup(key="embedding", embedding="l14_img", keep={"highest": "clip"}, of="pool"),
+            SemanticDedup(embedding="l14_img", eps=0.05, removal="greedy", keep={"highest": "clip"}),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
         ],
     )
