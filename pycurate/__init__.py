@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Clustering": "pycurate.api.dedup_settings",
+    "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
     "Recipe": "pycurate.recipes",
     "Subset": "pycurate.io.subset",
@@ -19,7 +21,11 @@ _HOME = {
     "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
+    "dedup": "pycurate.api.dedup",
+    "dedup_append": "pycurate.api.dedup_append",
+    "dedup_curve": "pycurate.api.dedup_curve",
     "doctor": "pycurate.api.doctor",
+    "exact_duplicates": "pycurate.ops.dedup.exact",
     "indexed_join": "pycurate.api.clustered",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
@@ -38,6 +44,8 @@ _HOME = {
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
 __all__ = [
+    "Clustering",
+    "DuplicateStore",
     "KnnGraph",
     "Recipe",
     "Subset",
@@ -47,7 +55,11 @@ __all__ = [
     "clustered_join",
     "components_above",
     "count_above",
+    "dedup",
+    "dedup_append",
+    "dedup_curve",
     "doctor",
+    "exact_duplicates",
     "indexed_join",
     "kmeans",
     "knn_graph",
@@ -68,6 +80,11 @@ __all__ = [
 
 if TYPE_CHECKING:
     from pycurate.api.clustered import clustered_join, indexed_join
+    from pycurate.api.dedup import dedup
+    from pycurate.api.dedup_append import dedup_append
+    from pycurate.api.dedup_curve import dedup_curve
+    from pycurate.api.dedup_settings import Clustering
+    from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
     from pycurate.api.plan import plan
     from pycurate.api.run import run
@@ -91,6 +108,7 @@ if TYPE_CHECKING:
     )
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.kernels.spanning_forest import spanning_forest_above
+    from pycurate.ops.dedup.exact import exact_duplicates
     from pycurate.recipes import Recipe
 
 

@@ -14,12 +14,14 @@ from pycurate.steps import (
     STEPS,
     CaptionRules,
     ClipScore,
+    ExactDedup,
     Filter,
     Frequency,
     ImageRules,
     Language,
     RareTokens,
     RowScores,
+    SemanticDedup,
     SubsetStep,
     TextEntity,
     Threshold,
@@ -44,6 +46,9 @@ steps:
   - text_entity: {wordnet: folder, entities: ids.txt}
   - frequency: {key: caption, max_rows: 10, normalise: true}
   - rare_tokens: {vocabulary: 1000}
+  - exact_dedup: url
+  - exact_dedup: {key: embedding, embedding: l14_img, keep: {highest: clip}, of: pool}
+  - semantic_dedup: {embedding: l14_img, eps: 0.05, removal: greedy, keep: {highest: clip}}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
 """
 
@@ -67,6 +72,9 @@ def in_python() -> Recipe:
             TextEntity(wordnet="folder", entities="ids.txt"),
             Frequency(key="caption", max_rows=10, normalise=True),
             RareTokens(vocabulary=1000),
+            ExactDedup(key="url"),
+            ExactDedup(key="embedding", embedding="l14_img", keep={"highest": "clip"}, of="pool"),
+            SemanticDedup(embedding="l14_img", eps=0.05, removal="greedy", keep={"highest": "clip"}),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
         ],
     )
