@@ -19,6 +19,9 @@ _HOME = {
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
     "doctor": "pycurate.api.doctor",
+    "hamming_components": "pycurate.kernels.hamming",
+    "hamming_nearest_earlier": "pycurate.kernels.hamming",
+    "hamming_pairs": "pycurate.kernels.hamming",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
@@ -44,6 +47,9 @@ __all__ = [
     "components_above",
     "count_above",
     "doctor",
+    "hamming_components",
+    "hamming_nearest_earlier",
+    "hamming_pairs",
     "kmeans",
     "knn_graph",
     "log_sum_exp",
@@ -82,6 +88,7 @@ if TYPE_CHECKING:
         pairs_above,
         unjudged_rows,
     )
+    from pycurate.kernels.hamming import hamming_components, hamming_nearest_earlier, hamming_pairs
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.recipes import Recipe
 
