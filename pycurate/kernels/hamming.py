@@ -1,10 +1,10 @@
 """Questions about the Hamming distances of all pairs of binary codes, such as perceptual hashes; exact for any radius.
 
-Codes are brought together by bands: if two codes differ in at most r bits and the bits are cut into b bands, they
-differ in few bits of at least one band, where the radii of the bands, each plus one, sum to r + 1 (the pigeonhole principle).
-Rows are sorted by the bits of each band in turn, and rows of near keys are compared, all of them against all, by
-counting bits. How many bands, and how many bits of each, is what a model of the time takes for fastest; where that is
-none, all pairs are compared. ``docs/deduplication.md`` says where that turns. The results never depend on it.
+Codes are brought together by bands: if two codes differ in at most r bits and the bits are cut into bands, they differ
+in few bits of at least one, where the radii of the bands, each plus one, sum to r + 1 (the pigeonhole principle). Rows
+are sorted by the bits of each band in turn, and rows of near keys are compared, all of them against all, by counting
+bits. How many bands, and how many bits of each, is what a model of the time takes for fastest; where that is none, all
+pairs are compared. ``docs/deduplication.md`` says where that turns. The results never depend on it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ double ball(unsigned bits, unsigned radius) noexcept {
 /// row to be sorted, a bucket to be looked up, a row that meets a bucket, a pair of words to be compared.
 double band_cost(double a_rows, double b_rows, bool self, std::size_t words, unsigned bits,
                  unsigned radius) noexcept {
-    constexpr double row_ns = 12, bucket_ns = 6, meeting_ns = 2.5, pair_ns = 0.2;
+    constexpr double row_ns = 14, bucket_ns = 6, meeting_ns = 4, pair_ns = 0.075;
     const double keys = std::exp2(bits), near = ball(bits, radius), halved = self ? 0.5 : 1;
     const double in_bucket = b_rows / keys, pairs = a_rows * near * in_bucket * halved;
     const double sorting = bits == 0 ? 0 : row_ns * (a_rows + (self ? 0 : b_rows)) + keys;
