@@ -1,0 +1,143 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include "kernels/phash/phash.h"
+
+namespace pycurate::phash {
+namespace {
+
+constexpr std::size_t cells_per_bit = 4;  // the transform is of 32 x 32 cells for 8 x 8 bits
+constexpr std::size_t most_cells = cells_per_bit * most_side;
+constexpr std::uint64_t grey_steps = 64;  // cells of the transform are in 64ths of a grey level
+
+using Code = std::array<std::uint64_t, most_side * most_side / 64>;
+
+/// Length that [n * i, n * (i + 1)) and [cells * x, cells * (x + 1)) share: how much of pixel x of n lies in
+/// cell i, where a pixel is `cells` long.
+std::size_t overlap(std::size_t n, std::size_t cells, std::size_t i, std::size_t x) noexcept {
+    return std::min(n * (i + 1), cells * (x + 1)) - std::max(n * i, cells * x);
+}
+
+/// Mean grey of each of rows x cols cells of equal area, in `steps` a level, halves rounded up.
+std::vector<std::uint32_t> mean_cells(const Picture& picture, std::size_t rows, std::size_t cols,
+                                      std::uint64_t steps) {
+    const Kernels& kernels = active_kernels();
+    const std::size_t width = picture.width, height = picture.height;
+    std::vector<std::uint8_t> grey(picture.channels == 1 ? 0 : width);
+    std::vector<std::uint32_t> sums(width), cells(rows * cols);
+    const std::uint64_t area = std::uint64_t{width} * height;
+    for (std::size_t i = 0; i < rows; ++i) {
+        std::fill(sums.begin(), sums.end(), 0);
+        for (std::size_t y = height * i / rows; rows * y < height * (i + 1); ++y) {
+            const std::uint8_t* row = picture.pixels + static_cast<std::ptrdiff_t>(y) * picture.row_stride;
+            if (picture.channels != 1) {
+                (picture.channels == 3 ? kernels.grey_of_rgb : kernels.grey_of_rgba)(row, width, grey.data());
+                row = grey.data();
+            }
+            kernels.add_weighted(row, width, static_cast<std::uint32_t>(overlap(height, rows, i, y)),
+                                 sums.data());
+        }
+        for (std::size_t j = 0; j < cols; ++j) {
+            std::uint64_t total = 0;
+            for (std::size_t x = width * j / cols; cols * x < width * (j + 1); ++x)
+                total += std::uint64_t{overlap(width, cols, j, x)} * sums[x];
+            cells[i * cols + j] = static_cast<std::uint32_t>((2 * steps * total + area) / (2 * area));
+        }
+    }
+    return cells;
+}
+
+/// Cells that differ by less than one grey level hold nothing but noise.
+bool is_flat(const std::vector<std::uint32_t>& cells, std::uint64_t steps) {
+    const auto [least, most] = std::minmax_element(cells.begin(), cells.end());
+    return *most - *least < steps;
+}
+
+/// cosines[n * side + k] = round(8192 cos(pi k (2n + 1) / (2 cells))): 13 bits, so that all sums stay below
+/// 2^53. No value lies near the middle between two integers, so that every cos() gives these.
+const std::vector<double>& cosines_of(std::size_t side) {
+    const auto make = [](std::size_t bits) {
+        const std::size_t cells = cells_per_bit * bits;
+        std::vector<double> table(cells * bits);
+        for (std::size_t n = 0; n < cells; ++n)
+            for (std::size_t k = 0; k < bits; ++k)
+                table[n * bits + k] =
+                    std::round(8192 * std::cos(3.14159265358979323846 * static_cast<double>(k * (2 * n + 1)) /
+                                               static_cast<double>(2 * cells)));
+        return table;
+    };
+    static const std::vector<double> small = make(8), large = make(16);
+    return side == 8 ? small : large;
+}
+
+void set_bit(Code& code, std::size_t bit) noexcept { code[bit / 64] |= std::uint64_t{1} << (63 - bit % 64); }
+
+/// Bits of the coefficients above their median. Mirrored pictures have coefficients of the other sign at odd
+/// places, transposed ones have them transposed.
+Code code_of(const double* coefficients, std::size_t side, bool transposed, bool flip_rows, bool flip_cols) {
+    std::array<double, most_side * most_side> values, sorted;
+    const std::size_t count = side * side;
+    for (std::size_t u = 0; u < side; ++u)
+        for (std::size_t v = 0; v < side; ++v) {
+            const double value = coefficients[transposed ? v * side + u : u * side + v];
+            const bool negated = (flip_rows && u % 2 == 1) != (flip_cols && v % 2 == 1);
+            values[u * side + v] = negated ? -value : value;
+        }
+    std::copy_n(values.begin(), count, sorted.begin());
+    const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(count / 2);
+    std::nth_element(sorted.begin(), middle, sorted.begin() + static_cast<std::ptrdiff_t>(count));
+    const double twice_median = *middle + *std::max_element(sorted.begin(), middle);
+    Code code{};
+    for (std::size_t i = 0; i < count; ++i)
+        if (2 * values[i] > twice_median) set_bit(code, i);
+    return code;
+}
+
+bool dct_codes(const Picture& picture, std::size_t side, bool dihedral, std::vector<Code>& codes) {
+    const std::size_t size = cells_per_bit * side;
+    const auto cells = mean_cells(picture, size, size, grey_steps);
+    if (is_flat(cells, grey_steps)) return false;
+    std::array<double, most_cells * most_cells> values;
+    std::copy(cells.begin(), cells.end(), values.begin());
+    std::array<double, most_side * most_side> coefficients;
+    active_kernels().transform(values.data(), size, cosines_of(side).data(), side, coefficients.data());
+    for (unsigned way = 0; way < (dihedral ? 8u : 1u); ++way)
+        codes.push_back(code_of(coefficients.data(), side, way & 4, way & 2, way & 1));
+    return true;
+}
+
+bool difference_codes(const Picture& picture, std::size_t side, bool dihedral, std::vector<Code>& codes) {
+    for (unsigned transposed = 0; transposed < (dihedral ? 2u : 1u); ++transposed) {
+        const std::size_t rows = side + transposed, cols = side + 1 - transposed;
+        const auto cells = mean_cells(picture, rows, cols, 1);
+        if (is_flat(cells, 1)) return false;
+        for (unsigned way = 0; way < (dihedral ? 4u : 1u); ++way) {
+            const auto cell = [&](std::size_t u, std::size_t v) {
+                if (way & 2) u = side - 1 - u;
+                if (way & 1) v = side - v;
+                return cells[transposed ? v * cols + u : u * cols + v];
+            };
+            Code code{};
+            for (std::size_t u = 0; u < side; ++u)
+                for (std::size_t v = 0; v < side; ++v)
+                    if (cell(u, v + 1) > cell(u, v)) set_bit(code, u * side + v);
+            codes.push_back(code);
+        }
+    }
+    return true;
+}
+
+}  // namespace
+
+bool hash_picture(const Picture& picture, Kind kind, std::size_t side, bool dihedral, std::uint64_t* words) {
+    std::vector<Code> codes;
+    const bool structured = kind == Kind::dct ? dct_codes(picture, side, dihedral, codes)
+                                              : difference_codes(picture, side, dihedral, codes);
+    const Code code = structured ? *std::min_element(codes.begin(), codes.end()) : Code{};
+    std::copy_n(code.begin(), side * side / 64, words);
+    return structured;
+}
+
+}  // namespace pycurate::phash
