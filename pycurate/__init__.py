@@ -19,6 +19,7 @@ _HOME = {
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
     "doctor": "pycurate.api.doctor",
+    "exact_duplicates": "pycurate.ops.dedup.exact",
     "hamming_components": "pycurate.kernels.hamming",
     "hamming_nearest_earlier": "pycurate.kernels.hamming",
     "hamming_pairs": "pycurate.kernels.hamming",
@@ -47,6 +48,7 @@ __all__ = [
     "components_above",
     "count_above",
     "doctor",
+    "exact_duplicates",
     "hamming_components",
     "hamming_nearest_earlier",
     "hamming_pairs",
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     )
     from pycurate.kernels.hamming import hamming_components, hamming_nearest_earlier, hamming_pairs
     from pycurate.kernels.rowwise import pair_similarity
+    from pycurate.ops.dedup.exact import exact_duplicates
     from pycurate.recipes import Recipe
 
 

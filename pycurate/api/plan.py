@@ -19,11 +19,15 @@ from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, ScanTask, col
 from pycurate.pipeline.step import Needs, Step
 from pycurate.pipeline.workspace import Workspace
 from pycurate.recipes import Recipe
-from pycurate.types import UID_DTYPE
+from pycurate.steps.dedup_base import DedupStep
 
 UID_BYTES = 16
 LEDGER_ROW_BYTES = 46
 """Of a row: 36 for the uid, up to 8 for the value, the rest for the rule (36.0 to 44.0 measured)."""
+GROUP_ROW_BYTES = 124
+"""Of a row of ``groups.parquet``: three uids of 36 bytes and the rest, before compression."""
+GROUP_SCRATCH_ROW_BYTES = 168
+"""Of a row that is dropped as a duplicate: by uid, unpacked, and by keeper."""
 UNSAMPLED_COLUMN_BYTES = 8
 
 
@@ -71,8 +75,8 @@ def plan(
     rows_left = sum(opened.shard(task.shard).rows for task in tasks)
     sampled = sample_seconds > 0
     time = estimate_time(sample, opened.rows, rows_left, workers, processes, len(tasks)) if sampled else None
-    read = _read_plan(scanner, tasks)
-    disk = _disk_plan(scanner, tasks, sample, folder)
+    read = _read_plan(scanner, tasks, made.steps)
+    disk = _disk_plan(scanner, tasks, made.steps, sample, folder)
     return Plan(
         recipe=made.name,
         root=opened.root,
@@ -104,9 +108,11 @@ def _tasks(
     return scanner, [task for task in found if task is not None]
 
 
-def _read_plan(scanner: Scanner, tasks: Sequence[ScanTask]) -> ReadPlan:
+def _read_plan(scanner: Scanner, tasks: Sequence[ScanTask], steps: Sequence[Step]) -> ReadPlan:
     def stored_bytes(shard: str, needs: Needs) -> int:
-        return scanner.pool.shard(shard).bytes_to_read(needs.columns, needs.embeddings, uids=needs.uids)
+        source = scanner.pool.shard(shard)
+        stored = source.bytes_to_read(needs.columns, needs.embeddings, uids=needs.uids)
+        return stored + source.image_bytes_to_read(needs.columns)
 
     needs = scanner.read_needs([s.folder for s in scanner.sets])
     total = sum(stored_bytes(shard.name, needs) for shard in scanner.pool.shards)
@@ -114,10 +120,16 @@ def _read_plan(scanner: Scanner, tasks: Sequence[ScanTask]) -> ReadPlan:
     columns = {scanner.pool.stored_name(name) for name in needs.columns}
     if scanner.pool.uid_source == "column":
         columns.add(UID_COLUMN)
-    return ReadPlan(tuple(sorted(columns)), needs.embeddings, total, left, len(tasks))
+    fits = [name for step in steps if step.fits for name in step.fit_needs().embeddings]
+    fit_bytes = sum(shard.bytes_to_read((), (name,)) for name in fits for shard in scanner.pool.shards)
+    return ReadPlan(
+        tuple(sorted(columns)), needs.embeddings, total, left, len(tasks), tuple(dict.fromkeys(fits)), fit_bytes
+    )
 
 
-def _disk_plan(scanner: Scanner, tasks: Sequence[ScanTask], sample: Sample, out: Path | None) -> DiskPlan:
+def _disk_plan(
+    scanner: Scanner, tasks: Sequence[ScanTask], steps: Sequence[Step], sample: Sample, out: Path | None
+) -> DiskPlan:
     rows, uids, scores = scanner.pool.rows, 0, 0
     for task in tasks:
         shard_rows = scanner.pool.shard(task.shard).rows
@@ -131,17 +143,20 @@ def _disk_plan(scanner: Scanner, tasks: Sequence[ScanTask], sample: Sample, out:
         scanner.pool.shard(t.shard).rows for t in tasks if any(s.step.exchanges for s in scanner.missing_sets(t))
     )
     scores += left * sample.pair_bytes // max(sample.rows, 1)
-    fitted = {name for s in scanner.sets if s.step.fits for name in s.columns}
-    keys = sum(sample.dtypes.get(name) == UID_DTYPE for name in fitted)
+    fits = [step for step in steps if step.fits]
+    names_partners = any(isinstance(step, DedupStep) for step in steps)
+    scratch_row_bytes = sum(step.scratch_row_bytes for step in fits) + GROUP_SCRATCH_ROW_BYTES * names_partners
     return DiskPlan(
         uid_bytes=uids,
         score_bytes=scores,
         ledger_bytes=LEDGER_ROW_BYTES * rows,
         run_bytes=UID_BYTES * rows,
         subset_bytes=UID_BYTES * rows,
-        scratch_bytes=UID_BYTES * rows * keys,
+        scratch_bytes=scratch_row_bytes * rows,
         folder=None if out is None else str(out),
         free_bytes=None if out is None else _free_bytes(out),
+        artefact_bytes=sum(step.artefact_row_bytes for step in fits) * rows,
+        groups_bytes=GROUP_ROW_BYTES * rows * names_partners,
     )
 
 
@@ -156,7 +171,7 @@ def _step(step: Step, sets: Sequence[ColumnSet]) -> PlanStep:
     return PlanStep(
         name=step.name,
         kind=step.kind,
-        reads=(*reads.columns, *reads.embeddings),
+        reads=(*reads.columns, *dict.fromkeys((*reads.embeddings, *step.fit_needs().embeddings))),
         uses=(*reads.scores,),
         makes=step.produces(),
         fits=step.fits,
@@ -177,7 +192,7 @@ def _notes(steps: Sequence[Step], read: ReadPlan, settings: Settings, processes:
         elif settings.processes is None:
             where = "one row at a time, since so little work does not pay for starting worker processes"
         notes.append(f"{', '.join(slow)} runs Python for every row, {where}: that sets the pace, not reading.")
-    if not read.embeddings:
+    if not read.embeddings and not read.fit_embeddings:
         notes.append("No embedding is read: the recipe uses stored columns only.")
     if read.left_shards < len(pool.shards) and read.total_bytes:
         notes.append(

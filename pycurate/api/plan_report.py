@@ -16,7 +16,8 @@ class ReadPlan:
     """What of the pool is read: stored columns, embeddings, and their stored bytes.
 
     ``total_bytes`` is what a run into an empty folder reads, ``left_bytes`` what remains given the stored scores of an
-    earlier run, in ``left_shards`` shards.
+    earlier run, in ``left_shards`` shards. ``fit_bytes`` is what fits read of the pool after that, in one pass each
+    over the embeddings ``fit_embeddings``; a fit that an earlier run has stored reads nothing.
     """
 
     columns: tuple[str, ...]
@@ -24,6 +25,8 @@ class ReadPlan:
     total_bytes: int
     left_bytes: int
     left_shards: int
+    fit_embeddings: tuple[str, ...] = ()
+    fit_bytes: int = 0
 
     @property
     def reused_bytes(self) -> int:
@@ -37,7 +40,8 @@ class DiskPlan:
 
     Scores and uids are what an earlier run has not left in ``folder``; ledger, runs (sorted uids before they are
     merged) and subset are upper bounds, as if every row were kept and had a reason. ``scratch_bytes`` is gone after
-    the fit. ``free_bytes`` is what the disk of ``folder`` has; None without a folder.
+    the fit. ``artefact_bytes`` is what fits leave for each row of the pool, ``groups_bytes`` is ``groups.parquet`` as
+    if every row were a duplicate. ``free_bytes`` is what the disk of ``folder`` has; None without a folder.
     """
 
     uid_bytes: int
@@ -48,12 +52,14 @@ class DiskPlan:
     scratch_bytes: int
     folder: str | None
     free_bytes: int | None
+    artefact_bytes: int = 0
+    groups_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """All of it together."""
         kept = self.uid_bytes + self.score_bytes + self.ledger_bytes + self.run_bytes + self.subset_bytes
-        return kept + self.scratch_bytes
+        return kept + self.scratch_bytes + self.artefact_bytes + self.groups_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +168,20 @@ class Plan:
         read, disk, memory = self.read, self.disk, self.memory
         reused = f" ({decimal(read.reused_bytes)} more reused from an earlier run)" if read.reused_bytes else ""
         what = ", ".join((*read.columns, *read.embeddings)) or "nothing"
+        fits = f"; then {decimal(read.fit_bytes)} by fits: {', '.join(read.fit_embeddings)}" if read.fit_bytes else ""
         how = f"{memory.workers} {'processes' if memory.processes else 'threads'}"
         free = "" if disk.free_bytes is None else f"; {decimal(disk.free_bytes)} free at {disk.folder}"
         return {
             "recipe": self.recipe,
             "pool": f"{self.root} ({self.layout}): {self.rows:,} rows in {self.shards:,} shards",
-            "to read": f"{decimal(read.left_bytes)} in {read.left_shards:,} shards{reused}: {what}",
+            "to read": f"{decimal(read.left_bytes)} in {read.left_shards:,} shards{reused}: {what}{fits}",
             "memory": f"at most {decimal(memory.cap_bytes)}: {how}, blocks of up to {memory.block_rows:,} rows",
             "disk": (
                 f"up to {decimal(disk.total_bytes)}{free}: uids {decimal(disk.uid_bytes)}, scores "
                 f"{decimal(disk.score_bytes)}, ledger {decimal(disk.ledger_bytes)}, subset and its runs "
                 f"{decimal(disk.subset_bytes + disk.run_bytes)}"
+                + (f", fits {decimal(disk.artefact_bytes)}" if disk.artefact_bytes else "")
+                + (f", groups of duplicates {decimal(disk.groups_bytes)}" if disk.groups_bytes else "")
                 + (f", scratch {decimal(disk.scratch_bytes)}" if disk.scratch_bytes else "")
             ),
             "time": self._time(),

@@ -39,6 +39,8 @@ class RareTokens(DecidingStep):
 
     kind: ClassVar[str] = "rare_tokens"
     fits: ClassVar[bool] = True
+    artefact_row_bytes: ClassVar[int] = 8  # the count of the rarest gram
+    scratch_row_bytes: ClassVar[int] = 8
     exchanges: ClassVar[bool] = True
     python_bound: ClassVar[bool] = True
 
