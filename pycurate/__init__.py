@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
     "Recipe": "pycurate.recipes",
     "Subset": "pycurate.io.subset",
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
+    "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
+    "dedup": "pycurate.api.dedup",
     "doctor": "pycurate.api.doctor",
     "exact_duplicates": "pycurate.ops.dedup.exact",
     "hamming_components": "pycurate.kernels.hamming",
@@ -39,14 +42,17 @@ _HOME = {
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
 __all__ = [
+    "DuplicateStore",
     "KnnGraph",
     "Recipe",
     "Subset",
     "__version__",
     "assign",
     "build_index",
+    "clustered_join",
     "components_above",
     "count_above",
+    "dedup",
     "doctor",
     "exact_duplicates",
     "hamming_components",
@@ -69,6 +75,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from pycurate.api.clustered import clustered_join
+    from pycurate.api.dedup import dedup
+    from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
     from pycurate.api.plan import plan
     from pycurate.api.run import run
