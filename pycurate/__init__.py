@@ -24,6 +24,7 @@ _HOME = {
     "doctor": "pycurate.api.doctor",
     "exact_duplicates": "pycurate.ops.dedup.exact",
     "hamming_components": "pycurate.kernels.hamming",
+    "hamming_linkage": "pycurate.kernels.hamming",
     "hamming_nearest_earlier": "pycurate.kernels.hamming",
     "hamming_pairs": "pycurate.kernels.hamming",
     "kmeans": "pycurate.index.kmeans",
@@ -56,6 +57,7 @@ __all__ = [
     "doctor",
     "exact_duplicates",
     "hamming_components",
+    "hamming_linkage",
     "hamming_nearest_earlier",
     "hamming_pairs",
     "kmeans",
@@ -99,7 +101,12 @@ if TYPE_CHECKING:
         pairs_above,
         unjudged_rows,
     )
-    from pycurate.kernels.hamming import hamming_components, hamming_nearest_earlier, hamming_pairs
+    from pycurate.kernels.hamming import (
+        hamming_components,
+        hamming_linkage,
+        hamming_nearest_earlier,
+        hamming_pairs,
+    )
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.ops.dedup.exact import exact_duplicates
     from pycurate.recipes import Recipe

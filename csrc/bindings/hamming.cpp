@@ -109,6 +109,21 @@ Integers components_within_(const py::array& a, unsigned radius, int bands, std:
     return labels;
 }
 
+py::tuple linkage_within_(const py::array& a, unsigned radius, int bands, std::size_t threads,
+                          const Progress& progress) {
+    const Checked codes = codes_of(a, "a");
+    bands_for(codes, nullptr, radius, -1);
+    Integers joined(static_cast<py::ssize_t>(codes.codes.n));
+    Distances distances(static_cast<py::ssize_t>(codes.codes.n));
+    std::int64_t* joined_out = joined.mutable_data();
+    std::int32_t* distances_out = distances.mutable_data();
+    run([&] {
+        return linkage_within(codes.codes, codes.words, radius, bands, joined_out, distances_out, threads,
+                              poll_of(progress));
+    });
+    return py::make_tuple(joined, distances);
+}
+
 py::tuple nearest_earlier_(const py::array& a, const py::array_t<std::uint32_t, py::array::c_style>& ranks,
                            unsigned radius, int bands, std::size_t threads, const Progress& progress) {
     const Checked codes = codes_of(a, "a");
@@ -152,6 +167,8 @@ void bind_hamming(py::module_& m) {
     m.def("pairs_within", &pairs_within_, py::arg("a"), py::arg("b"), py::arg("radius"), py::arg("bands"),
           py::arg("max_pairs"), py::arg("threads"), py::arg("progress"));
     m.def("components_within", &components_within_, py::arg("a"), py::arg("radius"), py::arg("bands"),
+          py::arg("threads"), py::arg("progress"));
+    m.def("linkage_within", &linkage_within_, py::arg("a"), py::arg("radius"), py::arg("bands"),
           py::arg("threads"), py::arg("progress"));
     m.def("nearest_earlier", &nearest_earlier_, py::arg("a"), py::arg("ranks").noconvert(), py::arg("radius"),
           py::arg("bands"), py::arg("threads"), py::arg("progress"));

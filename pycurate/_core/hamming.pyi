@@ -18,6 +18,12 @@ def pairs_within(
 def components_within(a: _Codes, radius: int, bands: int, threads: int, progress: _Progress) -> NDArray[np.int64]:
     """(n,) lowest row of each row's connected component."""
 
+def linkage_within(
+    a: _Codes, radius: int, bands: int, threads: int, progress: _Progress
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """(n,) the lowest row of the first component with a lower row that each row is in, as the radius grows from 0, and
+    that radius; -1 and -1 for a row that is the lowest of its component at ``radius``."""
+
 def nearest_earlier(
     a: _Codes, ranks: NDArray[np.uint32], radius: int, bands: int, threads: int, progress: _Progress
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:

@@ -31,10 +31,12 @@ MAX_PAIRS = 100_000_000
 
 __all__ = [
     "MAX_PAIRS",
+    "HammingLinkage",
     "HammingNearestEarlier",
     "HammingPairs",
     "codes_of",
     "hamming_components",
+    "hamming_linkage",
     "hamming_nearest_earlier",
     "hamming_pairs",
 ]
@@ -49,6 +51,16 @@ class HammingPairs:
     distances: Distances  # (p,) differing bits
     copy_of: Indices  # (n,) of codes: the first row with the same code, -1 where the row itself is the first
     copy_of_other: Indices | None  # (m,) of other; None in a self-join
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HammingLinkage:
+    """Fewer than n edges whose components are those of all pairs, at every radius up to the one that was asked."""
+
+    rows: Indices  # (e,) rising rows, each joined at ``distances`` by the component of ``cols``
+    cols: Indices  # (e,) lower than rows: the lowest row of that component
+    distances: Distances  # (e,) the least radius that links the two, directly or through others
+    copy_of: Indices  # (n,) the first row with the same code, -1 where the row itself is the first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,8 +88,8 @@ def hamming_pairs(
     Parameters
     ----------
     codes
-        (n,) uint64 for 64-bit codes, (n, w) uint64 or (n, 8w) uint8 for longer ones, or ``S8``, ``S16``, ... as score
-        columns have them; C order. Which bit stands where plays no part. Nothing is copied.
+        (n,) uint64 for 64-bit codes, (n, w) uint64 or (n, 8w) uint8 for longer ones; C order. Which bit stands where
+        plays no part. Nothing is copied.
     radius
         Most bits in which two codes of a pair differ, from 0 to the bits of a code.
     other
@@ -160,6 +172,38 @@ def hamming_components(
     return distinct.rows[labels][distinct.group]
 
 
+def hamming_linkage(
+    codes: NDArray[Any], radius: int, *, threads: int | None = None, progress: Progress = None
+) -> HammingLinkage:
+    """The components at every radius up to ``radius`` at once, without their pairs: single linkage.
+
+    The edges of distance at most r have the components of all pairs within r, for any r up to ``radius``, and the
+    largest distance on a path between two rows is the least radius that links them. So they serve as a minimum spanning
+    forest does, but are the same whatever the order of work: each row that is not the lowest of its component has one
+    edge, to the lowest row of the component that took it in.
+
+    Parameters
+    ----------
+    codes, radius, threads, progress
+        As in :func:`hamming_pairs`. The components are found radius by radius; the last takes most of the time.
+
+    Returns
+    -------
+    HammingLinkage
+        Copies are in no edge.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyboardInterrupt
+        As :func:`hamming_pairs`.
+    """
+    distinct = _Distinct.of("codes", codes, threads)
+    limit = _radius_of(radius, distinct.codes)
+    joined, distances = _hamming.linkage_within(distinct.codes, limit, 0, thread_count_of(threads), progress)
+    linked = np.flatnonzero(joined >= 0)
+    return HammingLinkage(distinct.rows[linked], distinct.rows[joined[linked]], distances[linked], distinct.copy_of)
+
+
 def hamming_nearest_earlier(
     codes: NDArray[Any],
     order: NDArray[np.integer[Any]],
@@ -213,17 +257,11 @@ def codes_of(name: str, codes: NDArray[Any]) -> Codes:
         raise ValueError(f"{name}: expected C order, got strides {codes.strides}; pass numpy.ascontiguousarray({name})")
     is_words = codes.dtype == np.uint64 and codes.ndim in (1, 2)
     is_bytes = codes.dtype == np.uint8 and codes.ndim == 2
-    is_text = codes.dtype.kind == "S" and codes.ndim == 1
-    if not (is_words or is_bytes or is_text):
-        raise TypeError(
-            f"{name}: expected (n,) or (n, w) uint64, (n, 8w) uint8 or (n,) S8, S16, ..., got {codes.ndim}-D "
-            f"{kind(codes)}"
-        )
+    if not (is_words or is_bytes):
+        raise TypeError(f"{name}: expected (n,) or (n, w) uint64, or (n, 8w) uint8, got {codes.ndim}-D {kind(codes)}")
     row_bytes = codes.dtype.itemsize * (codes.shape[1] if codes.ndim == 2 else 1)
     if row_bytes == 0 or row_bytes % 8:
         raise ValueError(f"{name}: expected codes of a multiple of 64 bits, got {8 * row_bytes} bits")
-    if is_text:
-        codes = codes.view(np.uint8).reshape(len(codes), row_bytes)
     return codes.view(np.uint64).reshape(len(codes), row_bytes // 8)
 
 

@@ -53,6 +53,16 @@ def components_within(x: Codes, radius: int) -> NDArray[np.int64]:
     return labels
 
 
+def linkage_within(x: Codes, radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n,) the lowest row of the first component with a lower row that each row is in, and its radius; or -1 and -1."""
+    joined, reached = np.full(len(x), -1), np.full(len(x), -1)
+    for level in range(radius + 1):
+        labels = components_within(x, level)
+        new = (joined < 0) & (labels < np.arange(len(x)))
+        joined[new], reached[new] = labels[new], level
+    return joined, reached
+
+
 def nearest_earlier(x: Codes, order: NDArray[np.int64], radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Each row's nearest row of those before it in ``order``, of equally near ones the first; -1 and -1 for none."""
     between = distances(x, x)

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 import pycurate
 from pycurate._core import hamming as core
 from pycurate.errors import InputError
-from pycurate.kernels.hamming import codes_of, hamming_components, hamming_nearest_earlier, hamming_pairs
+from pycurate.kernels.hamming import (
+    codes_of,
+    hamming_components,
+    hamming_linkage,
+    hamming_nearest_earlier,
+    hamming_pairs,
+)
 from pycurate.reference import hamming as reference
 
 SIZES = [0, 1, 2, 3, 7, 8, 9, 33, 65, 150, 300]
@@ -98,6 +104,29 @@ def test_the_nearest_earlier_row_equals_the_reference(n: int, words: int) -> Non
         assert found.distances.dtype == np.int32
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("words", [1, 4])
+@pytest.mark.parametrize("n", [0, 1, 2, 9, 150, 300])
+def test_linkage_has_the_components_at_every_radius(n: int, words: int) -> None:
+    codes = planted(n, words, 6)
+    joined, distances = core.linkage_within(codes, 9, 0, 1, None)
+    expected = reference.linkage_within(codes, 9)
+    np.testing.assert_array_equal(joined, expected[0])
+    np.testing.assert_array_equal(distances, expected[1])
+    linkage = hamming_linkage(codes, 9, threads=2)
+    assert (linkage.cols < linkage.rows).all()
+    for radius in range(10):
+        labels = np.arange(n)
+        copies = np.flatnonzero(linkage.copy_of >= 0)
+        labels[copies] = linkage.copy_of[copies]
+        edges = linkage.distances <= radius
+        for row, col in zip(linkage.rows[edges].tolist(), linkage.cols[edges].tolist(), strict=True):
+            labels[labels == row] = labels[col]
+        for _ in range(n):  # to the lowest of the lowest
+            labels = labels[labels]
+        np.testing.assert_array_equal(labels, reference.components_within(codes, radius))
+
+
 @pytest.mark.parametrize("radius", [3, 12])
 def test_threads_change_nothing(radius: int) -> None:
     codes = planted(30_000, 1, 4)
@@ -154,17 +183,14 @@ def test_a_clump_of_noisy_copies_holds_no_pairs() -> None:
         hamming_pairs(codes, 6, max_pairs=100_000)
 
 
-def test_codes_come_as_words_bytes_or_text() -> None:
+def test_codes_come_as_words_or_bytes() -> None:
     words = planted(200, 4, 5)
     as_bytes = words.view(np.uint8).reshape(200, 32)
-    as_text = as_bytes.reshape(-1).view("S32")
-    expected = hamming_pairs(words, 20)
-    for codes in (as_bytes, as_text):
-        assert codes_of("codes", codes).base is not None
-        found = hamming_pairs(codes, 20)
-        assert as_tuples(found.rows, found.cols, found.distances) == as_tuples(
-            expected.rows, expected.cols, expected.distances
-        )
+    expected, found = hamming_pairs(words, 20), hamming_pairs(as_bytes, 20)
+    assert np.shares_memory(codes_of("codes", as_bytes), words)
+    assert as_tuples(found.rows, found.cols, found.distances) == as_tuples(
+        expected.rows, expected.cols, expected.distances
+    )
     one = np.ascontiguousarray(words[:, 0])
     assert len(hamming_pairs(one, 3).rows) == len(hamming_pairs(one.reshape(-1, 1), 3).rows)
 
@@ -203,6 +229,7 @@ def test_other_wrong_arguments_are_named() -> None:
 def test_the_top_package_has_them() -> None:
     assert pycurate.hamming_pairs is hamming_pairs
     assert pycurate.hamming_components is hamming_components
+    assert pycurate.hamming_linkage is hamming_linkage
     assert pycurate.hamming_nearest_earlier is hamming_nearest_earlier
 
 

@@ -47,6 +47,13 @@ bool pairs_within(Codes a, const Codes* b, std::size_t words, unsigned radius, c
 bool components_within(Codes a, std::size_t words, unsigned radius, const std::vector<Band>& bands,
                        std::int64_t* labels, std::size_t threads, const Poll& poll);
 
+/// The components at every radius up to `radius` at once. joined, distances (n,): the least radius at which a
+/// row is in one component with a lower one, and the lowest row of that component then; -1 and -1 for a row
+/// that is the lowest of its component at `radius`. bands: as of plan_bands, at most as many as each radius
+/// bears.
+bool linkage_within(Codes a, std::size_t words, unsigned radius, int bands, std::int64_t* joined,
+                    std::int32_t* distances, std::size_t threads, const Poll& poll);
+
 /// Per row the lowest rank among the nearest of the rows of lower rank within the radius, and their distance;
 /// -1 and -1 where there is none. ranks (n,), distinct.
 bool nearest_earlier(Codes a, std::size_t words, unsigned radius, const std::vector<Band>& bands,

@@ -263,6 +263,28 @@ bool components_within(Codes a, std::size_t words, unsigned radius, const std::v
     return true;
 }
 
+bool linkage_within(Codes a, std::size_t words, unsigned radius, int bands, std::int64_t* joined,
+                    std::int32_t* distances, std::size_t threads, const Poll& poll) {
+    ComponentsWithin epilogue{DisjointSets(a.n)};
+    std::fill_n(joined, a.n, std::int64_t{-1});
+    std::fill_n(distances, a.n, std::int32_t{-1});
+    // Radius by radius: the last costs most by far, as the pairs to look at grow with every bit.
+    for (unsigned reached = 0; reached <= radius; ++reached) {
+        const auto plan =
+            plan_bands(a.n, a.n, true, words, reached, std::min(bands, static_cast<int>(reached) + 1));
+        const auto part = [&](double done) {
+            return poll && poll((static_cast<double>(reached) + done) / static_cast<double>(radius + 1));
+        };
+        if (!join(epilogue, a, nullptr, words, reached, plan, threads, part)) return false;
+        for (std::size_t i = 0; i < a.n; ++i)
+            if (joined[i] < 0 && epilogue.sets.root(i) != i) {
+                joined[i] = epilogue.sets.root(i);
+                distances[i] = static_cast<std::int32_t>(reached);
+            }
+    }
+    return true;
+}
+
 bool nearest_earlier(Codes a, std::size_t words, unsigned radius, const std::vector<Band>& bands,
                      const std::uint32_t* ranks, std::int64_t* best, std::int32_t* distances,
                      std::size_t threads, const Poll& poll) {
