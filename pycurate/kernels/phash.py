@@ -28,7 +28,7 @@ def picture_hash(
         stride apart. Nothing is copied.
     kind
         ``"phash"``: signs of the lowest coefficients of a DCT against their median; ``"dhash"``: whether the picture
-        grows brighter from cell to cell.
+        grows brighter to the right.
     bits
         64 or 256.
     dihedral

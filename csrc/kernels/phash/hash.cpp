@@ -8,9 +8,9 @@
 namespace pycurate::phash {
 namespace {
 
-constexpr std::size_t cells_per_bit = 4;  // the transform is of 32 x 32 cells for 8 x 8 bits
+constexpr std::size_t cells_per_bit = 4;  // on a side: 32 x 32 cells for 8 x 8 bits
 constexpr std::size_t most_cells = cells_per_bit * most_side;
-constexpr std::uint64_t grey_steps = 64;  // cells of the transform are in 64ths of a grey level
+constexpr std::uint64_t grey_steps = 64;  // cells are in 64ths of a grey level
 
 using Code = std::array<std::uint64_t, most_side * most_side / 64>;
 
@@ -20,9 +20,8 @@ std::size_t overlap(std::size_t n, std::size_t cells, std::size_t i, std::size_t
     return std::min(n * (i + 1), cells * (x + 1)) - std::max(n * i, cells * x);
 }
 
-/// Mean grey of each of rows x cols cells of equal area, in `steps` a level, halves rounded up.
-std::vector<std::uint32_t> mean_cells(const Picture& picture, std::size_t rows, std::size_t cols,
-                                      std::uint64_t steps) {
+/// Mean grey of each of rows x cols cells of equal area, in `grey_steps`, halves rounded up.
+std::vector<std::uint32_t> mean_cells(const Picture& picture, std::size_t rows, std::size_t cols) {
     const Kernels& kernels = active_kernels();
     const std::size_t width = picture.width, height = picture.height;
     std::vector<std::uint8_t> grey(picture.channels == 1 ? 0 : width);
@@ -43,16 +42,16 @@ std::vector<std::uint32_t> mean_cells(const Picture& picture, std::size_t rows, 
             std::uint64_t total = 0;
             for (std::size_t x = width * j / cols; cols * x < width * (j + 1); ++x)
                 total += std::uint64_t{overlap(width, cols, j, x)} * sums[x];
-            cells[i * cols + j] = static_cast<std::uint32_t>((2 * steps * total + area) / (2 * area));
+            cells[i * cols + j] = static_cast<std::uint32_t>((2 * grey_steps * total + area) / (2 * area));
         }
     }
     return cells;
 }
 
 /// Cells that differ by less than one grey level hold nothing but noise.
-bool is_flat(const std::vector<std::uint32_t>& cells, std::uint64_t steps) {
+bool is_flat(const std::vector<std::uint32_t>& cells) {
     const auto [least, most] = std::minmax_element(cells.begin(), cells.end());
-    return *most - *least < steps;
+    return *most - *least < grey_steps;
 }
 
 /// cosines[n * side + k] = round(8192 cos(pi k (2n + 1) / (2 cells))): 13 bits, so that all sums stay below
@@ -97,8 +96,8 @@ Code code_of(const double* coefficients, std::size_t side, bool transposed, bool
 
 bool dct_codes(const Picture& picture, std::size_t side, bool dihedral, std::vector<Code>& codes) {
     const std::size_t size = cells_per_bit * side;
-    const auto cells = mean_cells(picture, size, size, grey_steps);
-    if (is_flat(cells, grey_steps)) return false;
+    const auto cells = mean_cells(picture, size, size);
+    if (is_flat(cells)) return false;
     std::array<double, most_cells * most_cells> values;
     std::copy(cells.begin(), cells.end(), values.begin());
     std::array<double, most_side * most_side> coefficients;
@@ -108,21 +107,67 @@ bool dct_codes(const Picture& picture, std::size_t side, bool dihedral, std::vec
     return true;
 }
 
+/// round(4096 sinc(x) sinc(x / 3)) at x = 1/8, 3/8, ..., 23/8: Lanczos' window of three lobes, for pixels
+/// that are four cells long.
+constexpr std::array<std::int64_t, 3 * cells_per_bit> lanczos{3980, 3130, 1793, 494, -348, -603,
+                                                              -432, -125, 84,   124, 64,   8};
+
+/// A line of pixels from one of cells: for each the weighted sum of the cells near it, and of their weights.
+void sum_near(const std::int64_t* cells, std::size_t pixels, std::int64_t* sums,
+              std::int64_t* weights) noexcept {
+    const std::size_t count = cells_per_bit * pixels;
+    for (std::size_t pixel = 0; pixel < pixels; ++pixel) {
+        const std::size_t middle = cells_per_bit * pixel + cells_per_bit / 2;
+        std::int64_t sum = 0, weight = 0;
+        for (std::size_t away = 0; away < lanczos.size(); ++away) {
+            if (middle + away < count) sum += lanczos[away] * cells[middle + away], weight += lanczos[away];
+            if (middle > away) sum += lanczos[away] * cells[middle - away - 1], weight += lanczos[away];
+        }
+        sums[pixel] = sum;
+        weights[pixel] = weight;
+    }
+}
+
+/// The cells reduced to rows x cols pixels of whole grey levels, halves rounded up, within 0 to 255.
+std::vector<std::int64_t> small_picture(const std::vector<std::uint32_t>& cells, std::size_t rows,
+                                        std::size_t cols) {
+    const std::size_t width = cells_per_bit * cols, height = cells_per_bit * rows;
+    std::array<std::int64_t, most_side + 1> row_weights, col_weights, column, reduced;
+    std::vector<std::int64_t> down(rows * width), pixels(rows * cols);
+    std::vector<std::int64_t> one(height);
+    for (std::size_t x = 0; x < width; ++x) {
+        for (std::size_t y = 0; y < height; ++y) one[y] = cells[y * width + x];
+        sum_near(one.data(), rows, column.data(), row_weights.data());
+        for (std::size_t y = 0; y < rows; ++y) down[y * width + x] = column[y];
+    }
+    for (std::size_t y = 0; y < rows; ++y) {
+        sum_near(down.data() + y * width, cols, reduced.data(), col_weights.data());
+        for (std::size_t x = 0; x < cols; ++x) {
+            const std::int64_t one_level =
+                static_cast<std::int64_t>(grey_steps) * row_weights[y] * col_weights[x];
+            const std::int64_t level = reduced[x] < 0 ? 0 : (2 * reduced[x] + one_level) / (2 * one_level);
+            pixels[y * cols + x] = std::min<std::int64_t>(level, 255);
+        }
+    }
+    return pixels;
+}
+
 bool difference_codes(const Picture& picture, std::size_t side, bool dihedral, std::vector<Code>& codes) {
     for (unsigned transposed = 0; transposed < (dihedral ? 2u : 1u); ++transposed) {
         const std::size_t rows = side + transposed, cols = side + 1 - transposed;
-        const auto cells = mean_cells(picture, rows, cols, 1);
-        if (is_flat(cells, 1)) return false;
+        const auto cells = mean_cells(picture, cells_per_bit * rows, cells_per_bit * cols);
+        if (is_flat(cells)) return false;
+        const auto pixels = small_picture(cells, rows, cols);
         for (unsigned way = 0; way < (dihedral ? 4u : 1u); ++way) {
-            const auto cell = [&](std::size_t u, std::size_t v) {
+            const auto pixel = [&](std::size_t u, std::size_t v) {
                 if (way & 2) u = side - 1 - u;
                 if (way & 1) v = side - v;
-                return cells[transposed ? v * cols + u : u * cols + v];
+                return pixels[transposed ? v * cols + u : u * cols + v];
             };
             Code code{};
             for (std::size_t u = 0; u < side; ++u)
                 for (std::size_t v = 0; v < side; ++v)
-                    if (cell(u, v + 1) > cell(u, v)) set_bit(code, u * side + v);
+                    if (pixel(u, v + 1) > pixel(u, v)) set_bit(code, u * side + v);
             codes.push_back(code);
         }
     }

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,8 @@ UNJUDGED_REASONS = (
 )
 """Bit of ``flags`` -> why a picture has no hash."""
 
-_BATCH = 64  # pictures of each thread that are held at once
+_BATCH = 16  # pictures that a thread takes at once
+_Hashed: TypeAlias = tuple[NDArray[np.uint64] | None, int]
 
 
 class PerceptualHashes(NamedTuple):
@@ -67,7 +69,7 @@ def perceptual_hashes(
         orientation is applied, transparent pixels lie over white.
     kind
         ``"phash"``: the lowest 8 x 8 (16 x 16) coefficients of the DCT of 32 x 32 (64 x 64) grey cells, above or below
-        their median; ``"dhash"``: whether a cell is brighter than the one to its left.
+        their median; ``"dhash"``: whether a pixel of 9 x 8 (17 x 16) is brighter than the one to its left.
     bits
         64 or 256.
     dihedral
@@ -92,7 +94,7 @@ def perceptual_hashes(
     # without it.
     least_side = {64: 64, 256: 128}[bits]
 
-    def hashed(encoded: bytes | None) -> tuple[NDArray[np.uint64] | None, int]:
+    def hashed(encoded: bytes | None) -> _Hashed:
         pixels = decode(encoded, least_side)
         if isinstance(pixels, int):
             return None, pixels
@@ -156,7 +158,8 @@ def perceptual_duplicates(
     bits = 64 * words.shape[1]
 
     def similarity(distances: NDArray[Any]) -> NDArray[np.float32]:
-        return (1 - distances / bits).astype(np.float32)
+        alike: NDArray[np.float32] = (1 - distances / bits).astype(np.float32)
+        return alike
 
     threshold = float(similarity(np.array(radius)))
     if removal == "published":
@@ -200,17 +203,28 @@ def unjudged_reasons(flags: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     return np.array(table, np.bytes_)[flags]
 
 
-def _in_order(function: Any, images: Iterable[bytes | None], workers: int) -> Iterator[list[Any]]:
+def _in_order(
+    function: Callable[[bytes | None], _Hashed], images: Iterable[bytes | None], workers: int
+) -> Iterator[list[_Hashed]]:
     """``function`` of each, in lists of a few; decoders let other threads run."""
     waiting = iter(images)
+    batches = iter(lambda: list(islice(waiting, _BATCH)), [])
+
+    def of_all(batch: list[bytes | None]) -> list[_Hashed]:
+        return [function(encoded) for encoded in batch]
+
     if workers == 1:
-        while batch := list(islice(waiting, _BATCH)):
-            yield [function(encoded) for encoded in batch]
+        yield from map(of_all, batches)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        running: deque[Future[list[_Hashed]]] = deque()
         try:
-            while batch := list(islice(waiting, _BATCH * workers)):
-                yield list(pool.map(function, batch))
+            for batch in batches:
+                running.append(pool.submit(of_all, batch))
+                if len(running) > workers:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
