@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError
+from pycurate.io.atomic import naming_a_full_disk
 from pycurate.io.pool import Pool
 from pycurate.pipeline.pool_rows import shard_starts
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet
@@ -113,7 +114,7 @@ class Decider:
                 stored = self.workspace.read_artefact(folder)
                 on_step(step, stored is not None)
                 if stored is None:
-                    with self.workspace.scratch(folder) as scratch:
+                    with self.workspace.scratch(folder) as scratch, naming_a_full_disk(scratch):
                         self.workspace.write_artefact(
                             folder, step.fit(_View(self, scratch, self._exchanges.get(step.name)))
                         )

@@ -24,6 +24,7 @@ from pycurate.io.atomic import atomic_write
 from pycurate.kernels.uid import find
 from pycurate.pipeline.decide import Decider, Decision
 from pycurate.pipeline.ledger import few_strings, hex_strings
+from pycurate.pipeline.pool_rows import new_array
 from pycurate.pipeline.record_sort import Records, RecordSort
 from pycurate.types import UID_DTYPE, UidArray
 
@@ -223,9 +224,9 @@ def _append_with_keepers(records: RecordSort, by_keeper: RecordSort, folder: Pat
     if not rows:
         return
     paths = [folder / f"{name}.bin" for name in ("uids", "rest", "roots")]
-    uids = np.memmap(paths[0], UID_DTYPE, "w+", shape=(rows,))
-    rest = np.memmap(paths[1], np.uint64, "w+", shape=(rows, 4))
-    roots = np.memmap(paths[2], np.int64, "w+", shape=(rows,))
+    uids = new_array(paths[0], UID_DTYPE, (rows,))
+    rest = new_array(paths[1], np.uint64, (rows, 4))
+    roots = new_array(paths[2], np.int64, (rows,))
     done = 0
     for part in records.ranges(memory_bytes):
         uids[done : done + len(part)], rest[done : done + len(part)] = _uids(part, slice(0, 2)), part[:, 2:]

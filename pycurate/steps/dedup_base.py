@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from pycurate.ops.dedup.priority import Order, priority_keys
 from pycurate.ops.selection.bounds import missing
-from pycurate.pipeline.pool_rows import pool_ranks, pool_uids, shard_starts
+from pycurate.pipeline.pool_rows import new_array, pool_ranks, pool_uids, shard_starts
 from pycurate.pipeline.step import Artefact, FitView, Needs
 from pycurate.steps.base import DecidingStep, codes_of, numeric
 from pycurate.types import UID_DTYPE, Rule, ScoreArray, UidArray, Verdict
@@ -198,8 +198,8 @@ class Partners:
     def none(cls, view: FitView) -> Partners:
         """No row duplicates another."""
         starts, rows = shard_starts(view)
-        partner = np.memmap(view.scratch / "partner.bin", UID_DTYPE, "w+", shape=(max(rows, 1),))[:rows]
-        similarity = np.memmap(view.scratch / "similarity.bin", np.float32, "w+", shape=(max(rows, 1),))[:rows]
+        partner = new_array(view.scratch / "partner.bin", UID_DTYPE, (rows,))
+        similarity = new_array(view.scratch / "similarity.bin", np.float32, (rows,))
         for begin in range(0, rows, _PART_ROWS):
             similarity[begin : begin + _PART_ROWS] = np.nan
         return cls(starts, partner, similarity)

@@ -92,7 +92,7 @@ def text_keys(values: pa.Array, normalise: Normalise | None) -> UidArray:
     """
     kind = values.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        if normalise is not None:
+        if normalise is not None and not pa.types.is_null(kind):
             raise InputError(f"normalise: expected text to compare as {normalise}, got {kind}; compare it as it is")
         return row_keys(values)
     change = _unchanged if normalise is None else _NORMALISERS[normalise]
@@ -142,6 +142,10 @@ def _keys_of(values: Any, normalise: Normalise | None) -> UidArray:
             raise InputError(
                 f"values: expected one text, number or bytes a row, got what Arrow cannot hold ({error})"
             ) from error
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_nested(values.type):
+        raise InputError(f"values: expected one text, number or bytes a row, got {values.type}")
     return text_keys(values, normalise)
 
 
