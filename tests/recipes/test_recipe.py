@@ -17,8 +17,10 @@ from pycurate.steps import (
     ExactDedup,
     Filter,
     Frequency,
+    ImageHash,
     ImageRules,
     Language,
+    PerceptualDedup,
     RareTokens,
     RowScores,
     SubsetStep,
@@ -48,6 +50,8 @@ steps:
   - exact_dedup: url
   - exact_dedup: {key: embedding, embedding: l14_img, keep: {highest: clip}, of: pool}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
+  - image_hash: {hash: dhash, bits: 256, as: looks}
+  - perceptual_dedup: {radius: 8, dihedral: true, removal: greedy, keep: {highest: clip}}
 """
 
 
@@ -73,6 +77,8 @@ def in_python() -> Recipe:
             ExactDedup(key="url"),
             ExactDedup(key="embedding", embedding="l14_img", keep={"highest": "clip"}, of="pool"),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
+            ImageHash(hash="dhash", bits=256, as_="looks"),
+            PerceptualDedup(radius=8, dihedral=True, removal="greedy", keep={"highest": "clip"}),
         ],
     )
 
