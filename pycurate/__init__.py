@@ -27,6 +27,10 @@ _HOME = {
     "doctor": "pycurate.api.doctor",
     "exact_duplicates": "pycurate.ops.dedup.exact",
     "indexed_join": "pycurate.api.clustered",
+    "hamming_components": "pycurate.kernels.hamming",
+    "hamming_linkage": "pycurate.kernels.hamming",
+    "hamming_nearest_earlier": "pycurate.kernels.hamming",
+    "hamming_pairs": "pycurate.kernels.hamming",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
@@ -36,6 +40,8 @@ _HOME = {
     "open_pool": "pycurate.io.pool",
     "pair_similarity": "pycurate.kernels.rowwise",
     "pairs_above": "pycurate.kernels.fused_similarity",
+    "perceptual_duplicates": "pycurate.ops.dedup.perceptual",
+    "perceptual_hashes": "pycurate.ops.dedup.perceptual",
     "plan": "pycurate.api.plan",
     "recall_certificate": "pycurate.index.certificate",
     "run": "pycurate.api.run",
@@ -61,6 +67,10 @@ __all__ = [
     "doctor",
     "exact_duplicates",
     "indexed_join",
+    "hamming_components",
+    "hamming_linkage",
+    "hamming_nearest_earlier",
+    "hamming_pairs",
     "kmeans",
     "knn_graph",
     "log_sum_exp",
@@ -70,6 +80,8 @@ __all__ = [
     "open_pool",
     "pair_similarity",
     "pairs_above",
+    "perceptual_duplicates",
+    "perceptual_hashes",
     "plan",
     "recall_certificate",
     "run",
@@ -106,9 +118,16 @@ if TYPE_CHECKING:
         pairs_above,
         unjudged_rows,
     )
+    from pycurate.kernels.hamming import (
+        hamming_components,
+        hamming_linkage,
+        hamming_nearest_earlier,
+        hamming_pairs,
+    )
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.kernels.spanning_forest import spanning_forest_above
     from pycurate.ops.dedup.exact import exact_duplicates
+    from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
     from pycurate.recipes import Recipe
 
 

@@ -17,8 +17,10 @@ from pycurate.steps import (
     ExactDedup,
     Filter,
     Frequency,
+    ImageHash,
     ImageRules,
     Language,
+    PerceptualDedup,
     RareTokens,
     RowScores,
     SemanticDedup,
@@ -50,6 +52,8 @@ steps:
   - exact_dedup: {key: embedding, embedding: l14_img, keep: {highest: clip}, of: pool}
   - semantic_dedup: {embedding: l14_img, eps: 0.05, removal: greedy, keep: {highest: clip}}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
+  - image_hash: {hash: dhash, bits: 256, as: looks}
+  - perceptual_dedup: {radius: 8, dihedral: true, removal: greedy, keep: {highest: clip}}
 """
 
 
@@ -76,6 +80,8 @@ def in_python() -> Recipe:
             ExactDedup(key="embedding", embedding="l14_img", keep={"highest": "clip"}, of="pool"),
             SemanticDedup(embedding="l14_img", eps=0.05, removal="greedy", keep={"highest": "clip"}),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
+            ImageHash(hash="dhash", bits=256, as_="looks"),
+            PerceptualDedup(radius=8, dihedral=True, removal="greedy", keep={"highest": "clip"}),
         ],
     )
 
