@@ -22,6 +22,9 @@ _HOME = {
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
+    "minhash_components": "pycurate.ops.dedup.minhash",
+    "minhash_pairs": "pycurate.ops.dedup.minhash",
+    "minhash_signatures": "pycurate.ops.dedup.minhash",
     "most_similar_earlier": "pycurate.kernels.fused_similarity",
     "nearest": "pycurate.kernels.fused_similarity",
     "open_index": "pycurate.api.search",
@@ -47,6 +50,9 @@ __all__ = [
     "kmeans",
     "knn_graph",
     "log_sum_exp",
+    "minhash_components",
+    "minhash_pairs",
+    "minhash_signatures",
     "most_similar_earlier",
     "nearest",
     "open_index",
@@ -83,6 +89,7 @@ if TYPE_CHECKING:
         unjudged_rows,
     )
     from pycurate.kernels.rowwise import pair_similarity
+    from pycurate.ops.dedup.minhash import minhash_components, minhash_pairs, minhash_signatures
     from pycurate.recipes import Recipe
 
 

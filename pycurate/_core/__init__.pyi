@@ -2,6 +2,7 @@ from enum import IntEnum
 
 from . import caption as caption
 from . import fused_similarity as fused_similarity
+from . import ngram as ngram
 from . import rowwise as rowwise
 from . import threshold as threshold
 from . import uid as uid
