@@ -19,6 +19,7 @@ _HOME = {
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
     "doctor": "pycurate.api.doctor",
+    "exact_duplicates": "pycurate.ops.dedup.exact",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
@@ -47,6 +48,7 @@ __all__ = [
     "components_above",
     "count_above",
     "doctor",
+    "exact_duplicates",
     "kmeans",
     "knn_graph",
     "log_sum_exp",
@@ -89,6 +91,7 @@ if TYPE_CHECKING:
         unjudged_rows,
     )
     from pycurate.kernels.rowwise import pair_similarity
+    from pycurate.ops.dedup.exact import exact_duplicates
     from pycurate.ops.dedup.minhash import minhash_components, minhash_pairs, minhash_signatures
     from pycurate.recipes import Recipe
 

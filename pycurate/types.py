@@ -48,6 +48,7 @@ class Rule:
     threshold: float | None = None
     unjudged: bool = False
     drops: Literal["above", "below"] | None = None  # the side of the threshold that is dropped
+    names_partner: bool = False  # each row it drops duplicates another one, which Verdict.partner names
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +62,4 @@ class Verdict:
     code: NDArray[np.uint8]  # (n,) 0: passes; i > 0: rules[i - 1] applies
     value: NDArray[np.float64]  # (n,) the value that the rule looked at; NaN where there is none
     detail: NDArray[np.bytes_] | None = None  # (n,) "S<k>", UTF-8: a category, such as the language found
+    partner: UidArray | None = None  # (n,) the row that it duplicates, under rules that name one; zeros elsewhere

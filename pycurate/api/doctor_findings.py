@@ -107,7 +107,7 @@ def of_recipe(recipe: Recipe, pool: Pool) -> list[Finding]:
                 pool.stored_name(column)
             except InputError as error:
                 found.append(_lacking("column_missing", f"step {step.name!r}: {error}"))
-        for name in needs.embeddings:
+        for name in dict.fromkeys((*needs.embeddings, *step.fit_needs().embeddings)):
             if name not in pool.embeddings:
                 lacking = unknown_name("embedding", name, pool.embeddings)
                 found.append(_lacking("embedding_missing", f"step {step.name!r}: {lacking}"))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pycurate.engine import NoProgress, Progress, default_memory_bytes
 from pycurate.index import Kind, VectorIndex, build_index
 from pycurate.index.kinds import plan_index
-from pycurate.io.images import IMAGE_BYTES_COLUMN
+from pycurate.io.images import COMPUTED_TYPES
 from pycurate.io.layouts import LayoutName
 from pycurate.io.names import unknown_name
 from pycurate.io.pool import Pool, open_pool
@@ -158,8 +158,7 @@ def _plain_columns(pool: Pool) -> list[str]:
     """Columns of one value a row that an expression can use, as far as they are stored."""
     left_out = {UID_COLUMN} if pool.uid_source == "column" else set()
     stored = pool.shards[0].table.schema.names if pool.shards[0].table is not None else []
-    if IMAGE_BYTES_COLUMN not in stored:
-        left_out.add(IMAGE_BYTES_COLUMN)
+    left_out |= {name for name in COMPUTED_TYPES if name not in stored}
     types = pool.shards[0].types
     return [name for name in pool.columns if name not in left_out and _is_plain(types[name])]
 

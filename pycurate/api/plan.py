@@ -71,7 +71,7 @@ def plan(
     rows_left = sum(opened.shard(task.shard).rows for task in tasks)
     sampled = sample_seconds > 0
     time = estimate_time(sample, opened.rows, rows_left, workers, processes, len(tasks)) if sampled else None
-    read = _read_plan(scanner, tasks)
+    read = _read_plan(scanner, tasks, made.steps)
     disk = _disk_plan(scanner, tasks, sample, folder)
     return Plan(
         recipe=made.name,
@@ -104,9 +104,11 @@ def _tasks(
     return scanner, [task for task in found if task is not None]
 
 
-def _read_plan(scanner: Scanner, tasks: Sequence[ScanTask]) -> ReadPlan:
+def _read_plan(scanner: Scanner, tasks: Sequence[ScanTask], steps: Sequence[Step]) -> ReadPlan:
     def stored_bytes(shard: str, needs: Needs) -> int:
-        return scanner.pool.shard(shard).bytes_to_read(needs.columns, needs.embeddings, uids=needs.uids)
+        source = scanner.pool.shard(shard)
+        stored = source.bytes_to_read(needs.columns, needs.embeddings, uids=needs.uids)
+        return stored + source.image_bytes_to_read(needs.columns)
 
     needs = scanner.read_needs([s.folder for s in scanner.sets])
     total = sum(stored_bytes(shard.name, needs) for shard in scanner.pool.shards)
@@ -114,7 +116,11 @@ def _read_plan(scanner: Scanner, tasks: Sequence[ScanTask]) -> ReadPlan:
     columns = {scanner.pool.stored_name(name) for name in needs.columns}
     if scanner.pool.uid_source == "column":
         columns.add(UID_COLUMN)
-    return ReadPlan(tuple(sorted(columns)), needs.embeddings, total, left, len(tasks))
+    fits = [name for step in steps if step.fits for name in step.fit_needs().embeddings]
+    fit_bytes = sum(shard.bytes_to_read((), (name,)) for name in fits for shard in scanner.pool.shards)
+    return ReadPlan(
+        tuple(sorted(columns)), needs.embeddings, total, left, len(tasks), tuple(dict.fromkeys(fits)), fit_bytes
+    )
 
 
 def _disk_plan(scanner: Scanner, tasks: Sequence[ScanTask], sample: Sample, out: Path | None) -> DiskPlan:
@@ -156,7 +162,7 @@ def _step(step: Step, sets: Sequence[ColumnSet]) -> PlanStep:
     return PlanStep(
         name=step.name,
         kind=step.kind,
-        reads=(*reads.columns, *reads.embeddings),
+        reads=(*reads.columns, *dict.fromkeys((*reads.embeddings, *step.fit_needs().embeddings))),
         uses=(*reads.scores,),
         makes=step.produces(),
         fits=step.fits,
@@ -177,7 +183,7 @@ def _notes(steps: Sequence[Step], read: ReadPlan, settings: Settings, processes:
         elif settings.processes is None:
             where = "one row at a time, since so little work does not pay for starting worker processes"
         notes.append(f"{', '.join(slow)} runs Python for every row, {where}: that sets the pace, not reading.")
-    if not read.embeddings:
+    if not read.embeddings and not read.fit_embeddings:
         notes.append("No embedding is read: the recipe uses stored columns only.")
     if read.left_shards < len(pool.shards) and read.total_bytes:
         notes.append(

@@ -16,7 +16,8 @@ class ReadPlan:
     """What of the pool is read: stored columns, embeddings, and their stored bytes.
 
     ``total_bytes`` is what a run into an empty folder reads, ``left_bytes`` what remains given the stored scores of an
-    earlier run, in ``left_shards`` shards.
+    earlier run, in ``left_shards`` shards. ``fit_bytes`` is what fits read of the pool after that, in one pass each
+    over the embeddings ``fit_embeddings``; a fit that an earlier run has stored reads nothing.
     """
 
     columns: tuple[str, ...]
@@ -24,6 +25,8 @@ class ReadPlan:
     total_bytes: int
     left_bytes: int
     left_shards: int
+    fit_embeddings: tuple[str, ...] = ()
+    fit_bytes: int = 0
 
     @property
     def reused_bytes(self) -> int:
@@ -162,12 +165,13 @@ class Plan:
         read, disk, memory = self.read, self.disk, self.memory
         reused = f" ({decimal(read.reused_bytes)} more reused from an earlier run)" if read.reused_bytes else ""
         what = ", ".join((*read.columns, *read.embeddings)) or "nothing"
+        fits = f"; then {decimal(read.fit_bytes)} by fits: {', '.join(read.fit_embeddings)}" if read.fit_bytes else ""
         how = f"{memory.workers} {'processes' if memory.processes else 'threads'}"
         free = "" if disk.free_bytes is None else f"; {decimal(disk.free_bytes)} free at {disk.folder}"
         return {
             "recipe": self.recipe,
             "pool": f"{self.root} ({self.layout}): {self.rows:,} rows in {self.shards:,} shards",
-            "to read": f"{decimal(read.left_bytes)} in {read.left_shards:,} shards{reused}: {what}",
+            "to read": f"{decimal(read.left_bytes)} in {read.left_shards:,} shards{reused}: {what}{fits}",
             "memory": f"at most {decimal(memory.cap_bytes)}: {how}, blocks of up to {memory.block_rows:,} rows",
             "disk": (
                 f"up to {decimal(disk.total_bytes)}{free}: uids {decimal(disk.uid_bytes)}, scores "

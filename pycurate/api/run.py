@@ -187,7 +187,7 @@ class _Run:
         self._scan(workspace, sets, memory, shards, fingerprints)
         decider = Decider(
             workspace, self.settings.recipe.steps, sets, fingerprints, {s.name: s.rows for s in shards}, engine.ordered,
-            memory.worker_bytes,
+            memory.worker_bytes, self.settings.pool,
         )  # fmt: skip
         with self._stage("fit") as stage:
             decider.fit(lambda step, reused: stage.update(reused=stage["reused"] + reused))

@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 
 from pycurate.errors import InputError, PoolError
-from pycurate.io.images import IMAGE_BYTES_COLUMN, KEY_COLUMN, STATUS_COLUMN, TARS_SEARCHED
+from pycurate.io.images import COMPUTED_TYPES, KEY_COLUMN, STATUS_COLUMN, TARS_SEARCHED
 from pycurate.io.layouts import LayoutName, Part, detect_layout, parts_of
 from pycurate.io.names import find_column, unknown_name
 from pycurate.io.npy import Matrix, read_npy_matrix
@@ -281,7 +281,7 @@ def _assembled(
     schemas = [i.table.schema for i in inspected if i.table is not None]
     types = _common_types(schemas) if len(schemas) == len(inspected) else {}
     if layout == "img2dataset" and types:
-        types.setdefault(IMAGE_BYTES_COLUMN, pa.int64())
+        types |= {name: kind for name, kind in COMPUTED_TYPES.items() if name not in types}
     embeddings = _common_names([i.matrices for i in inspected])
     infos = {
         name: EmbeddingInfo(inspected[0].matrices[name].dimension, inspected[0].matrices[name].dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from pycurate.errors import InputError, PoolError
 from pycurate.io.fingerprint import fingerprint_files
 from pycurate.io.images import (
-    IMAGE_BYTES_COLUMN,
+    COMPUTED_TYPES,
     KEY_COLUMN,
+    SHA256_COLUMN,
     STATUS_COLUMN,
-    ImageSizes,
+    ImageFacts,
     TarCheck,
     check_tar,
-    image_sizes,
+    image_facts,
     images_by_key,
     images_by_uid,
 )
@@ -155,9 +156,17 @@ class Shard:
         with self._naming_the_shard():
             return check_tar(self.store, self.tar, (block.columns for block in blocks), whole=not self._is_split)
 
-    @property
-    def _computes_image_bytes(self) -> bool:
-        return self.tar is not None and self.table is not None and IMAGE_BYTES_COLUMN not in self.table.schema.names
+    def image_bytes_to_read(self, columns: Sequence[str]) -> int:
+        """Bytes of the tar that ``blocks`` reads, and does not hold, to compute these columns; headers are left out."""
+        if self.tar is None or SHA256_COLUMN not in self._computed({self._stored_name(column) for column in columns}):
+            return 0
+        return self.store.info(self.tar).size
+
+    def _computed(self, stored: Collection[str]) -> set[str]:
+        """Those of the columns that are computed from the images of the tar."""
+        if self.tar is None or self.table is None:
+            return set()
+        return {name for name in stored if name in COMPUTED_TYPES and name not in self.table.schema.names}
 
     @property
     def _is_split(self) -> bool:
@@ -173,9 +182,9 @@ class Shard:
     ) -> Generator[Block, None, None]:
         with ExitStack() as stack:
             stack.enter_context(self._naming_the_shard())
-            image_bytes = None
-            if IMAGE_BYTES_COLUMN in columns and self.tar is not None and self._computes_image_bytes:
-                image_bytes = image_sizes(self.store, self.tar)
+            facts = {}
+            if self.tar is not None:
+                facts = {name: image_facts(self.store, self.tar, name) for name in sorted(self._computed(columns))}
             readers = {
                 name: stack.enter_context(open_matrix(self.store, matrix, self.start))
                 for name, matrix in matrices.items()
@@ -188,7 +197,7 @@ class Shard:
                     start=start,
                     rows=rows,
                     uids=self._uids(arrays, start, rows) if uids else None,
-                    columns={name: self._column(name, arrays, image_bytes) for name in columns},
+                    columns={name: self._column(name, arrays, facts) for name in columns},
                     embeddings={
                         name: self._values(matrix, arrays, readers.get(name), start, rows)
                         for name, matrix in matrices.items()
@@ -227,10 +236,10 @@ class Shard:
         first = self.start + start
         return path_uids(self.stem, range(first, first + rows))
 
-    def _column(self, name: str, arrays: Mapping[str, pa.Array], image_bytes: ImageSizes | None) -> pa.Array:
+    def _column(self, name: str, arrays: Mapping[str, pa.Array], facts: Mapping[str, ImageFacts]) -> pa.Array:
         stored = self._stored_name(name)
-        if stored == IMAGE_BYTES_COLUMN and image_bytes is not None:
-            return image_bytes.of(arrays[KEY_COLUMN])
+        if stored in facts:
+            return facts[stored].of(arrays[KEY_COLUMN])
         array, expected = arrays[stored], self.types[stored]
         if array.type == expected:
             return array
@@ -262,8 +271,8 @@ class Shard:
     def _stored_columns(self, columns: Sequence[str], uids: bool) -> set[str]:
         """Columns of the parquet file that must be read for these, for the uids, and for what is computed."""
         names = {self._stored_name(column) for column in columns}
-        if IMAGE_BYTES_COLUMN in names and self._computes_image_bytes:
-            names = names - {IMAGE_BYTES_COLUMN} | {KEY_COLUMN}
+        if computed := self._computed(names):
+            names = names - computed | {KEY_COLUMN}
         if uids and self.uid_from_column:
             names.add(UID_COLUMN)
         elif uids and self.tar is not None:

@@ -1,9 +1,12 @@
-"""The fit and decide passes: from stored score columns to a reason for every row. Reads no pool file."""
+"""The fit and decide passes: from stored score columns to a reason for every row.
+
+No pool file is read, but by the fits of steps that say so (``Step.fit_needs``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError
+from pycurate.io.pool import Pool
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet
 from pycurate.pipeline.step import Artefact, Pairs, Step
 from pycurate.pipeline.workspace import Workspace, digest
-from pycurate.types import Rule, ScoreArray, UidArray, UnjudgedPolicy, Verdict
+from pycurate.types import UID_DTYPE, Block, Rule, ScoreArray, UidArray, UnjudgedPolicy, Verdict
 
 T = TypeVar("T")
 ThreadMap = Callable[[Callable[[str], T], Sequence[str]], Iterator[T]]
@@ -30,6 +34,7 @@ class Decision:
     detail: NDArray[np.bytes_] | None
     entering: tuple[int, ...]  # rows that reached each deciding step
     unjudged_kept: tuple[int, ...]  # rows a step could not judge and kept, by its policy
+    partner: UidArray | None = None  # of rows whose reason is a rule with ``names_partner``: what they duplicate
 
     @property
     def keep(self) -> NDArray[np.bool_]:
@@ -60,6 +65,8 @@ class Decider:
     ----------
     fingerprints
         Shard name -> fingerprint, for every shard with rows, in the pool's order.
+    pool
+        What fits read embeddings from; may be left out where no step has ``fit_needs``.
     """
 
     def __init__(
@@ -71,8 +78,10 @@ class Decider:
         shard_rows: Mapping[str, int],
         thread_map: ThreadMap[Any],
         memory_bytes: int,
+        pool: Pool | None = None,
     ) -> None:
         self.workspace = workspace
+        self.pool = pool
         self.shards = tuple(fingerprints)
         self.memory_bytes = memory_bytes
         self._rows = shard_rows
@@ -135,6 +144,7 @@ class Decider:
         reason = np.zeros(rows, np.uint16)
         value = np.full(rows, np.nan)
         detail: NDArray[np.bytes_] | None = None
+        partner: UidArray | None = None
         entering: list[int] = []
         unjudged_kept: list[int] = []
         for fitted in self.fitted:
@@ -150,7 +160,10 @@ class Decider:
                 width = max(verdict.detail.dtype.itemsize, 0 if detail is None else detail.dtype.itemsize)
                 detail = np.zeros(rows, f"S{width}") if detail is None else detail.astype(f"S{width}")
                 detail[dropped] = verdict.detail[dropped]
-        return Decision(reason, value, detail, tuple(entering), tuple(unjudged_kept))
+            if verdict.partner is not None and dropped.any():
+                partner = np.zeros(rows, UID_DTYPE) if partner is None else partner
+                partner[dropped] = verdict.partner[dropped]
+        return Decision(reason, value, detail, tuple(entering), tuple(unjudged_kept), partner)
 
     def _verdict(self, shard: str, fitted: FittedStep) -> Verdict:
         needs = fitted.step.decide_needs()
@@ -200,6 +213,12 @@ class _View:
 
     def survivors(self, shard: str) -> NDArray[np.bool_]:
         return self._decider.decide(shard).keep
+
+    def embedding_blocks(self, shard: str, name: str) -> Iterator[Block]:
+        assert self._decider.pool is not None, "a fit that reads the pool needs a Decider that has it"
+        uids = self.uids(shard)
+        for block in self._decider.pool.shard(shard).blocks((), (name,), uids=False):
+            yield replace(block, uids=uids[block.start : block.start + block.rows])
 
     def exchanged(self, shard: str) -> Sequence[Pairs]:
         assert self._exchange is not None, "this step does not exchange"

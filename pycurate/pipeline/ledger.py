@@ -17,7 +17,7 @@ from pycurate.pipeline.decide import Decision
 from pycurate.types import Rule, UidArray
 
 ROW_GROUP_ROWS = 1 << 17
-FORMAT = 2  # bumped when the same decisions are written in another way
+FORMAT = 3  # bumped when the same decisions are written in another way
 
 SCHEMA = pa.schema(
     [
@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
         pa.field("value", pa.float64()),  # what the rule looked at
         pa.field("threshold", pa.dictionary(pa.int16(), pa.float64())),  # what it was compared with
         pa.field("detail", pa.string()),  # a category the rule saw, or why a row could not be judged
-        pa.field("partner_uid", pa.string()),  # the row it duplicates; null for every step that has none
+        pa.field("partner_uid", pa.string()),  # the row it duplicates; null under rules that name none
     ]
 )
 
@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
 def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence[Rule]) -> None:
     """One shard's ledger as parquet, rows in the shard's order, in row groups of 131,072 so that memory stays small."""
     names = _strings([rule.name for rule in rules])
+    with_partner = np.array([False, *(rule.names_partner for rule in rules)])
     thresholds = np.array([np.nan, *(np.nan if r.threshold is None else r.threshold for r in rules)])
     with (
         atomic_write(path, "file") as file,
@@ -50,11 +51,16 @@ def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence
     ):
         for start in range(0, max(len(uids), 1), ROW_GROUP_ROWS):
             part = slice(start, start + ROW_GROUP_ROWS)
-            writer.write_batch(_batch(uids[part], decision, part, names, thresholds))
+            writer.write_batch(_batch(uids[part], decision, part, names, thresholds, with_partner))
 
 
 def _batch(
-    uids: UidArray, decision: Decision, part: slice, names: pa.Array, thresholds: NDArray[np.float64]
+    uids: UidArray,
+    decision: Decision,
+    part: slice,
+    names: pa.Array,
+    thresholds: NDArray[np.float64],
+    with_partner: NDArray[np.bool_],
 ) -> pa.RecordBatch:
     reason = decision.reason[part]
     value = decision.value[part]
@@ -70,16 +76,27 @@ def _batch(
             arrow_values(value, ~np.isnan(value)),
             pa.DictionaryArray.from_arrays(arrow_values(place, limited[reason]), arrow_values(thresholds[limited])),
             pa.nulls(len(uids), pa.string()) if decision.detail is None else optional_texts(decision.detail[part]),
-            pa.nulls(len(uids), pa.string()),
+            pa.nulls(len(uids), pa.string())
+            if decision.partner is None
+            else hex_strings(decision.partner[part], with_partner[reason]),
         ],
         schema=SCHEMA,
     )
 
 
-def hex_strings(uids: UidArray) -> pa.Array:
-    """Uids as an Arrow string array of 32 hex digits each, made without a Python string."""
-    offsets = np.arange(0, 32 * (len(uids) + 1), 32, dtype=np.int32)
-    return pa.Array.from_buffers(pa.string(), len(uids), [None, pa.py_buffer(offsets), pa.py_buffer(format_hex(uids))])
+def hex_strings(uids: UidArray, valid: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Uids as an Arrow string array of 32 hex digits each, made without a Python string; null where not ``valid``."""
+    if valid is None:
+        offsets = np.arange(0, 32 * (len(uids) + 1), 32, dtype=np.int32)
+        return pa.Array.from_buffers(
+            pa.string(), len(uids), [None, pa.py_buffer(offsets), pa.py_buffer(format_hex(uids))]
+        )
+    offsets = np.zeros(len(uids) + 1, np.int32)
+    np.cumsum(valid * np.int32(32), out=offsets[1:])
+    mask = pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return pa.Array.from_buffers(
+        pa.string(), len(uids), [mask, pa.py_buffer(offsets), pa.py_buffer(format_hex(uids[valid]))]
+    )
 
 
 def optional_texts(detail: NDArray[np.bytes_]) -> pa.Array:

@@ -225,7 +225,7 @@ class Scanner:
             )
             for s in missing
         )
-        read = shard.bytes_to_read(needs.columns, needs.embeddings)
+        read = shard.bytes_to_read(needs.columns, needs.embeddings) + shard.image_bytes_to_read(needs.columns)
         return ScanResult(shard.name, shard.rows, read, written, time.perf_counter() - started)
 
     def _stored_scores(self, task: ScanTask, missing: Sequence[ColumnSet]) -> dict[str, ScoreArray]:

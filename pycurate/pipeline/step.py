@@ -50,6 +50,13 @@ class FitView(Protocol):
         """True where no earlier step of the recipe dropped the row."""
         ...
 
+    def embedding_blocks(self, shard: str, name: str) -> Iterator[Block]:
+        """The shard's blocks in order, each with its uids and the embedding ``name``, in one streamed read of the pool.
+
+        Two blocks of at most 16 MiB are held. The embedding is one of the step's ``fit_needs``.
+        """
+        ...
+
     def exchanged(self, shard: str) -> Sequence[Pairs]:
         """What the step's ``exchange`` gave for the shard, in segments sorted by key; rows are those of the shard."""
         ...
@@ -107,6 +114,11 @@ class Step(BaseModel):
     def fit_parameters(self) -> dict[str, Any]:
         """JSON values of every parameter on which the artefact depends; ``fits`` is False without a fit."""
         return {}
+
+    def fit_needs(self) -> Needs:
+        """Embeddings that ``fit`` reads from the pool itself (``FitView.embedding_blocks``): named here, they are
+        checked before anything runs and counted in a plan."""
+        return Needs()
 
     fits: ClassVar[bool] = False
     fits_survivors: ClassVar[bool] = False  # may be overridden by a property: fit looks at view.survivors

@@ -141,7 +141,7 @@ class Recipe(BaseModel):
         embeddings: dict[str, None] = {}
         for step in self.steps:
             columns |= dict.fromkeys((*step.score_needs().columns, *step.decide_needs().columns))
-            embeddings |= dict.fromkeys(step.score_needs().embeddings)
+            embeddings |= dict.fromkeys((*step.score_needs().embeddings, *step.fit_needs().embeddings))
         return list(columns), list(embeddings)
 
     def check(self, pool: Pool) -> None:
@@ -163,7 +163,7 @@ class Recipe(BaseModel):
                 except InputError as error:
                     near = suggestion(column, scores).replace("; did you mean", "; or the score")
                     raise RecipeError(f"step {step.name!r}: {error}{near}") from error
-            for embedding in needs.embeddings:
+            for embedding in dict.fromkeys((*needs.embeddings, *step.fit_needs().embeddings)):
                 if embedding not in pool.embeddings:
                     known = sorted(pool.embeddings)
                     raise RecipeError(

@@ -26,6 +26,7 @@ class Outcome:
     reason: dict[str, np.ndarray]  # object: rule name, or None
     detail: dict[str, np.ndarray]  # object: bytes, or None
     value: dict[str, np.ndarray]
+    partner: dict[str, np.ndarray]  # object: f1 of the partner's uid, or None
     artefacts: list[Mapping[str, Any]]
     scores: dict[str, dict[str, np.ndarray]]
 
@@ -56,6 +57,12 @@ class View:
         uids = self.blocks[shard].uids
         assert uids is not None
         return uids
+
+    def embedding_blocks(self, shard: str, name: str) -> Iterator[Block]:
+        block = self.blocks[shard]
+        for start in range(0, block.rows, 2):
+            piece = cut_block(block, start, min(start + 2, block.rows))
+            yield replace(piece, start=start, columns={}, embeddings={name: piece.embeddings[name]})
 
     def exchanged(self, shard: str) -> Sequence[Pairs]:
         return self.pairs[shard]
@@ -149,6 +156,7 @@ def curate(tmp_path: Path) -> Callable[..., Outcome]:
         reason = {name: np.full(n, None, object) for name, n in rows.items()}
         detail = {name: np.full(n, None, object) for name, n in rows.items()}
         value = {name: np.full(n, np.nan) for name, n in rows.items()}
+        partner = {name: np.full(n, None, object) for name, n in rows.items()}
         artefacts = []
         for number, step in enumerate(step for step in placed if step.decides):
             scratch = Path(tempfile.mkdtemp(prefix=f"fit{number}-", dir=tmp_path))
@@ -172,6 +180,9 @@ def curate(tmp_path: Path) -> Callable[..., Outcome]:
                     reason[name][row] = rule.name
                     value[name][row] = verdict.value[row]
                     detail[name][row] = None if verdict.detail is None else verdict.detail[row]
-        return Outcome(keep, reason, detail, value, artefacts, scores)
+                    if rules[verdict.code[row] - 1].names_partner:
+                        assert verdict.partner is not None
+                        partner[name][row] = int(verdict.partner["f1"][row])
+        return Outcome(keep, reason, detail, value, partner, artefacts, scores)
 
     return run
