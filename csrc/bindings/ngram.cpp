@@ -256,6 +256,25 @@ py::array_t<std::int64_t> components_above(const py::array& hashes, const py::ar
     return labels;
 }
 
+py::tuple greedy(const py::array& hashes, const py::array& starts, const py::array& rows,
+                 const py::array& signatures, std::size_t bands, std::size_t band_rows, float threshold,
+                 const py::array& order, std::size_t threads) {
+    const auto candidates = candidates_of(hashes, starts, rows, signatures, bands, band_rows, threshold);
+    const auto* places = rows_of(order, "order", candidates.g);
+    check_vector(order, "order", "int64", rows.shape(0));
+    py::array_t<std::int64_t> keeper(rows.shape(0));
+    py::array_t<float> similarity(rows.shape(0));
+    std::int64_t* keepers = keeper.mutable_data();
+    float* similarities = similarity.mutable_data();
+    bool complete;
+    {
+        py::gil_scoped_release no_gil;
+        complete = ngram::greedy(candidates, places, keepers, similarities, threads, interrupted);
+    }
+    require_complete(complete);
+    return py::make_tuple(std::move(keeper), std::move(similarity));
+}
+
 }  // namespace
 
 void bind_ngram(py::module_& m) {
@@ -275,6 +294,8 @@ void bind_ngram(py::module_& m) {
     m.def("components_above", &components_above, py::arg("hashes"), py::arg("starts"), py::arg("rows"),
           py::arg("signatures"), py::arg("bands"), py::arg("band_rows"), py::arg("threshold"),
           py::arg("threads"));
+    m.def("greedy", &greedy, py::arg("hashes"), py::arg("starts"), py::arg("rows"), py::arg("signatures"),
+          py::arg("bands"), py::arg("band_rows"), py::arg("threshold"), py::arg("order"), py::arg("threads"));
 }
 
 }  // namespace pycurate::bindings

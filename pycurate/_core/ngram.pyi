@@ -48,3 +48,14 @@ def components_above(
     threshold: float,
     threads: int,
 ) -> _Rows: ...
+def greedy(
+    hashes: _Hashes,
+    starts: _Rows,
+    rows: _Rows,
+    signatures: _Signatures,
+    bands: int,
+    band_rows: int,
+    threshold: float,
+    order: _Rows,
+    threads: int,
+) -> tuple[_Rows, _Floats]: ...

@@ -116,4 +116,11 @@ bool pairs_above(const Candidates& candidates, std::size_t max_pairs, std::vecto
 bool components_above(const Candidates& candidates, std::int64_t* labels, std::size_t threads,
                       const Poll& poll);
 
+/// Takes candidates in `order` (g,), a permutation of their places, and removes each that such a pair joins
+/// with one that is kept. keeper[place]: the place of the most similar kept one, of equally similar ones the
+/// first in `order`, -1 where the candidate is kept; similarity[place]: to it, NaN where kept. Holds no pair,
+/// and 8 bytes a band of each candidate.
+bool greedy(const Candidates& candidates, const std::int64_t* order, std::int64_t* keeper, float* similarity,
+            std::size_t threads, const Poll& poll);
+
 }  // namespace pycurate::ngram

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <numeric>
 
@@ -14,6 +15,7 @@ namespace pycurate::ngram {
 namespace {
 
 constexpr std::size_t chunk_rows = 1024;
+constexpr std::size_t poll_every = std::size_t{1} << 20;  // comparisons between two looks at the signals
 
 /// Similarity of two candidates, by their places; 0 where their sizes alone keep it below the threshold.
 float verified(const Candidates& c, std::size_t i, std::size_t j) noexcept {
@@ -118,7 +120,6 @@ class BucketLinks {
         return false;
     }
 
-    static constexpr std::size_t poll_every = std::size_t{1} << 20;
     const Candidates& candidates_;
     Groups& groups_;
     const Poll& poll_;
@@ -215,6 +216,57 @@ bool pairs_above(const Candidates& c, std::size_t max_pairs, std::vector<Pair>& 
     }
     std::sort(out.begin(), out.end(),
               [](const Pair& x, const Pair& y) { return x.row != y.row ? x.row < y.row : x.col < y.col; });
+    return true;
+}
+
+bool greedy(const Candidates& c, const std::int64_t* order, std::int64_t* keeper, float* similarity,
+            std::size_t threads, const Poll& poll) {
+    constexpr std::uint32_t none = ~std::uint32_t{0};
+    // Of each place and band its bucket, and of each bucket the kept ones as a list through `next`.
+    std::vector<std::uint32_t> buckets(c.g * c.bands.bands, none), next(c.g * c.bands.bands, none), heads;
+    std::vector<uid::Uid> sorted;
+    for (std::size_t band = 0; band < c.bands.bands; ++band) {
+        if (!bucket_band(c, band, sorted, threads, poll)) return false;
+        for (std::size_t p = 1; p < c.g; ++p) {
+            if (sorted[p].high != sorted[p - 1].high) continue;
+            std::uint32_t& first = buckets[sorted[p - 1].low * c.bands.bands + band];
+            if (first == none) {
+                first = static_cast<std::uint32_t>(heads.size());
+                heads.push_back(none);
+            }
+            buckets[sorted[p].low * c.bands.bands + band] = first;
+        }
+    }
+    std::vector<std::uint32_t> ranks(c.g);
+    for (std::size_t r = 0; r < c.g; ++r)
+        ranks[static_cast<std::size_t>(order[r])] = static_cast<std::uint32_t>(r);
+    std::size_t looked = 0;
+    for (std::size_t r = 0; r < c.g; ++r) {
+        const auto place = static_cast<std::size_t>(order[r]);
+        const std::uint32_t* own = buckets.data() + place * c.bands.bands;
+        std::uint32_t best = none;
+        float most = std::numeric_limits<float>::quiet_NaN();
+        for (std::size_t band = 0; band < c.bands.bands; ++band) {
+            if (own[band] == none) continue;
+            for (std::uint32_t other = heads[own[band]]; other != none;
+                 other = next[other * c.bands.bands + band]) {
+                if (++looked % poll_every == 0 && poll && poll()) return false;
+                if (met_before(c, band, place, other)) continue;
+                const float found = verified(c, place, other);
+                if (!(found >= c.threshold)) continue;
+                if (best == none || found > most || (found == most && ranks[other] < ranks[best]))
+                    best = other, most = found;
+            }
+        }
+        keeper[place] = best == none ? -1 : static_cast<std::int64_t>(best);
+        similarity[place] = most;
+        if (best != none) continue;
+        for (std::size_t band = 0; band < c.bands.bands; ++band) {
+            if (own[band] == none) continue;
+            next[place * c.bands.bands + band] = heads[own[band]];
+            heads[own[band]] = static_cast<std::uint32_t>(place);
+        }
+    }
     return true;
 }
 

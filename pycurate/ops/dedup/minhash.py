@@ -210,8 +210,8 @@ def minhash_pairs(
     found = sets.pairs_above(rule.threshold, rule.bands, rule.rows, seed, max_pairs)
     if found is None:
         raise InputError(
-            f"max_pairs: expected at most {max_pairs:,} pairs of captions at or above {rule.threshold:g}, but there are "
-            "more; raise the threshold, allow more pairs (20 bytes each), or ask minhash_components, which holds none"
+            f"max_pairs: expected at most {max_pairs:,} pairs of captions at or above {rule.threshold:g}, but there "
+            "are more; raise the threshold, allow more pairs (20 bytes each), or ask minhash_components, which holds none"
         )
     missed = missed_fraction(rule.threshold, rule.bands, rule.rows)
     return MinHashPairs(*found, sets.copy_of, np.flatnonzero(sets.sizes == 0), missed)

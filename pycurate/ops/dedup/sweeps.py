@@ -1,0 +1,187 @@
+"""The loops of removal that one row after another takes: compiled when first used, about two seconds once a machine.
+
+Rows are named by their rank here, so that the earlier of two is the lower.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycurate.kernels.distinct import Floats, Indices
+
+MOST_THRESHOLDS = 64
+"""That one sweep answers: a bit each."""
+
+
+def sweep_greedy(
+    rank: Indices, rows: Indices, cols: Indices, similarities: Floats, limit: float
+) -> tuple[Indices, Floats]:
+    """(n,) by rank: the most similar kept row of lower rank, -1 where a row is kept, and its similarity.
+
+    Parameters
+    ----------
+    rank
+        (n,) of each row; rows may share one, and then no row has some others.
+    rows, cols, similarities
+        (p,) pairs; those below ``limit`` are left out. Takes 12 bytes for each of the others.
+    """
+    ranks, best = np.full(len(rank), -1, np.int64), np.full(len(rank), np.nan, np.float32)
+    starts, earlier, near = _by_later(rank, rows, cols, similarities, np.float32(limit))
+    _compiled(_sweep_greedy)(starts, earlier, near, ranks, best)
+    return ranks, best
+
+
+def count_greedy(rank: Indices, rows: Indices, cols: Indices, levels: NDArray[np.uint8], thresholds: int) -> Indices:
+    """(thresholds,) ranks that are kept at each of at most 64 thresholds, in one sweep.
+
+    Parameters
+    ----------
+    rank, rows, cols
+        As in `sweep_greedy`.
+    levels
+        (p,) how many of the rising thresholds each pair reaches.
+    """
+    starts, earlier, reached = _by_later(rank, rows, cols, levels, np.uint8(1))
+    kept = np.zeros(thresholds, np.int64)
+    _compiled(_count_greedy)(starts, earlier, reached, kept)
+    return kept
+
+
+def choose_forest(n: int, rows: Indices, cols: Indices, similarities: Floats) -> Indices:
+    """(e,) which pairs make the maximum spanning forest, the most similar first, ties by (row, col)."""
+    judged = np.flatnonzero(~np.isnan(similarities))
+    order = judged[np.lexsort((cols[judged], rows[judged], -similarities[judged]))]
+    chosen = np.empty(min(len(order), max(n - 1, 0)), np.int64)
+    count = _compiled(_choose_forest)(n, rows, cols, order, chosen)
+    return chosen[:count]
+
+
+def links_to_earliest(n: int, a: Indices, b: Indices, similarities: Floats) -> tuple[Indices, Floats]:
+    """(n,) by rank: the lowest rank of each tree, -1 at that rank itself, and the weakest link on the way to it.
+
+    ``a`` and ``b`` are (e,) ranks, the edges of a forest.
+    """
+    ends, others = np.concatenate([a, b]), np.concatenate([b, a])
+    order = np.argsort(ends, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(ends, minlength=n))]).astype(np.int64)
+    ranks, weakest = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
+    _compiled(_walk)(starts, others[order], np.concatenate([similarities, similarities])[order], ranks, weakest)
+    return ranks, weakest
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    import numba  # half a second
+
+    try:
+        compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # nowhere to keep compiled code, neither beside this file nor in the user's cache
+        compiled = numba.njit(nogil=True)(function)
+    return compiled
+
+
+def _by_later(
+    rank: Indices, rows: Indices, cols: Indices, values: NDArray[Any], least: np.generic
+) -> tuple[Indices, Indices, NDArray[Any]]:
+    """For each rank where its pairs with lower ranks begin, those ranks, and the values of these pairs."""
+    pairs = [np.asarray(part) for part in (rank, rows, cols, values)]  # of memory maps the arrays themselves
+    starts = np.zeros(len(rank) + 1, np.int64)
+    total = _compiled(_count_by_later)(*pairs, least, starts)
+    earlier, sorted_values = np.empty(total, np.int64), np.empty(total, values.dtype)
+    _compiled(_group_by_later)(*pairs, least, starts, earlier, sorted_values)
+    return starts, earlier, sorted_values
+
+
+def _count_by_later(rank: Any, rows: Any, cols: Any, values: Any, least: Any, starts: Any) -> Any:
+    for p in range(len(rows)):
+        if values[p] >= least:
+            starts[max(rank[rows[p]], rank[cols[p]])] += 1
+    total = 0
+    for r in range(len(starts)):  # to the ends; filling from behind makes them the starts
+        total += starts[r]
+        starts[r] = total
+    return total
+
+
+def _group_by_later(
+    rank: Any, rows: Any, cols: Any, values: Any, least: Any, starts: Any, earlier: Any, sorted_values: Any
+) -> None:
+    for p in range(len(rows)):
+        if values[p] >= least:
+            a, b = rank[rows[p]], rank[cols[p]]
+            later = max(a, b)
+            starts[later] -= 1
+            earlier[starts[later]] = min(a, b)
+            sorted_values[starts[later]] = values[p]
+
+
+def _sweep_greedy(starts: Any, earlier: Any, near: Any, ranks: Any, best: Any) -> None:
+    for rank in range(len(ranks)):
+        for p in range(starts[rank], starts[rank + 1]):
+            other = earlier[p]
+            if other == rank or ranks[other] >= 0:
+                continue
+            if ranks[rank] < 0 or near[p] > best[rank] or (near[p] == best[rank] and other < ranks[rank]):
+                ranks[rank], best[rank] = other, near[p]
+
+
+def _count_greedy(starts: Any, earlier: Any, reached: Any, kept: Any) -> None:
+    thresholds, n = len(kept), len(starts) - 1
+    removed = np.zeros(n, np.uint64)
+    every = np.uint64(0xFFFFFFFFFFFFFFFF)
+    for rank in range(n):
+        bits = np.uint64(0)
+        for p in range(starts[rank], starts[rank + 1]):
+            other = earlier[p]
+            if other != rank and reached[p] > 0:
+                bits |= ~removed[other] & (every >> np.uint64(64 - reached[p]))
+        removed[rank] = bits
+        for t in range(thresholds):
+            if not (bits >> np.uint64(t)) & np.uint64(1):
+                kept[t] += 1
+
+
+def _choose_forest(n: int, rows: Any, cols: Any, order: Any, chosen: Any) -> Any:
+    tree = np.arange(n)
+    count = 0
+    for p in order:
+        a, b = rows[p], cols[p]
+        while tree[a] != a:
+            tree[a] = tree[tree[a]]
+            a = tree[a]
+        while tree[b] != b:
+            tree[b] = tree[tree[b]]
+            b = tree[b]
+        if a != b:
+            tree[max(a, b)] = min(a, b)
+            chosen[count] = p
+            count += 1
+    return count
+
+
+def _walk(starts: Any, others: Any, near: Any, ranks: Any, weakest: Any) -> None:
+    n = len(ranks)
+    seen = np.zeros(n, np.bool_)
+    queue = np.empty(n, np.int64)
+    for root in range(n):
+        if seen[root]:
+            continue
+        seen[root] = True
+        queue[0] = root
+        head, tail = 0, 1
+        while head < tail:
+            row = queue[head]
+            head += 1
+            for e in range(starts[row], starts[row + 1]):
+                other = others[e]
+                if not seen[other]:
+                    seen[other] = True
+                    ranks[other] = root
+                    weakest[other] = near[e] if row == root else min(near[e], weakest[row])
+                    queue[tail] = other
+                    tail += 1
