@@ -24,6 +24,7 @@ _HOME = {
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
     "minhash_components": "pycurate.ops.dedup.minhash",
+    "minhash_duplicates": "pycurate.ops.dedup.minhash",
     "minhash_pairs": "pycurate.ops.dedup.minhash",
     "minhash_signatures": "pycurate.ops.dedup.minhash",
     "most_similar_earlier": "pycurate.kernels.fused_similarity",
@@ -53,6 +54,7 @@ __all__ = [
     "knn_graph",
     "log_sum_exp",
     "minhash_components",
+    "minhash_duplicates",
     "minhash_pairs",
     "minhash_signatures",
     "most_similar_earlier",
@@ -92,7 +94,12 @@ if TYPE_CHECKING:
     )
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.ops.dedup.exact import exact_duplicates
-    from pycurate.ops.dedup.minhash import minhash_components, minhash_pairs, minhash_signatures
+    from pycurate.ops.dedup.minhash import (
+        minhash_components,
+        minhash_duplicates,
+        minhash_pairs,
+        minhash_signatures,
+    )
     from pycurate.recipes import Recipe
 
 

@@ -91,7 +91,20 @@ class ShingleSets:
         labels[copies] = labels[self.copy_of[copies]]
         return labels
 
-    def _candidates(self, threshold: float, bands: int, rows: int, seed: int, *more: int) -> Any:
+    def greedy(self, threshold: float, bands: int, rows: int, seed: int, order: Indices) -> tuple[Indices, Floats]:
+        """Take the distinct sets in ``order``, a permutation of their places, and remove each that such a pair joins
+        with one that is kept.
+
+        Returns
+        -------
+        keeper, similarity
+            (g,) the place in ``distinct`` of the most similar kept set, of equally similar ones the first in ``order``,
+            -1 where the set is kept; similarity to it, NaN where kept. Holds no pair.
+        """
+        candidates = self._candidates(threshold, bands, rows, seed, np.ascontiguousarray(order, np.int64))
+        return _core.ngram.greedy(*candidates)
+
+    def _candidates(self, threshold: float, bands: int, rows: int, seed: int, *more: Any) -> Any:
         signatures = self.sign(self.distinct, bands * rows, seed)
         given = (self.hashes, self.starts, self.distinct, signatures, bands, rows, threshold, *more)
         return (*given, thread_count_of(self.threads))

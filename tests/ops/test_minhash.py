@@ -11,8 +11,10 @@ import pytest
 
 import pycurate
 from pycurate.errors import InputError
+from pycurate.kernels import Isa
 from pycurate.kernels.ngram import ShingleSets
 from pycurate.ops.dedup.minhash import PRESETS, caption_shingles, missed_fraction, normalised_captions
+from pycurate.ops.dedup.removal import component, greedy
 from pycurate.ops.text.row_keys import normalise_caption
 from pycurate.reference import ngram as reference
 
@@ -164,6 +166,40 @@ def test_a_clump_of_copies_and_of_near_copies_takes_no_memory_for_pairs() -> Non
     with pytest.raises(InputError, match="max_pairs: expected at most 1,000 pairs of captions"):
         pycurate.minhash_pairs(near, max_pairs=1000)
     assert (pycurate.minhash_components(near) == 0).all()
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("removal", ["greedy", "component"])
+def test_removal_is_that_of_the_pairs(isa: Isa, threshold: float, removal: str) -> None:
+    random = np.random.default_rng(9)
+    texts = [" ".join(map(str, random.integers(0, 6, random.integers(0, 6)))) for _ in range(700)]
+    captions, rank = pa.array(texts), random.permutation(700)
+    options = {"n": (1, 2), "bands": 40, "rows": 2}
+    pairs = pycurate.minhash_pairs(captions, threshold, **options)
+    given = (700, pairs.rows, pairs.cols, pairs.similarities, rank, threshold)
+    found = pycurate.minhash_duplicates(captions, rank, threshold, removal=removal, **options)
+    if removal == "greedy":
+        expected = greedy(*given, copy_of=pairs.copy_of)
+        np.testing.assert_array_equal(found.similarity, expected.similarity)
+    else:
+        expected = component(*given, copy_of=pairs.copy_of)
+        removed = np.flatnonzero(found.duplicate_of >= 0)
+        sets = caption_shingles(captions, (1, 2))
+        np.testing.assert_array_equal(found.similarity[removed], sets.jaccard(removed, found.duplicate_of[removed]))
+    np.testing.assert_array_equal(found.duplicate_of, expected.duplicate_of)
+    assert 0 < found.kept.sum() < 700
+
+
+def test_a_removed_caption_is_compared_with_kept_ones_only() -> None:
+    """20,000 near-copies: 200 million pairs, of which greedy removal looks at 20,000."""
+    captions = noisy_copies(20_000)
+    found = pycurate.minhash_duplicates(captions, np.arange(20_000)[::-1].copy())
+    assert np.flatnonzero(found.kept).tolist() == [19_999]
+    assert (found.duplicate_of[:-1] == 19_999).all()
+    with pytest.raises(ValueError, match="rank: expected each of 0 to 1 once"):
+        pycurate.minhash_duplicates(captions[:2], np.zeros(2, np.int64))
+    with pytest.raises(ValueError, match="removal: expected 'greedy' or 'component', got 'published'"):
+        pycurate.minhash_duplicates(captions[:2], np.arange(2), removal="published")  # type: ignore[arg-type]
 
 
 def test_presets_are_those_of_the_field() -> None:

@@ -23,6 +23,7 @@ from pycurate.errors import InputError
 from pycurate.kernels.arrays import float32_of, require_option
 from pycurate.kernels.fused_similarity import MAX_PAIRS
 from pycurate.kernels.ngram import ShingleSets, Tokens, shingle_sets, sign_texts
+from pycurate.ops.dedup.removal import Duplicates, checked_rank, first_of_copies, with_copies
 from pycurate.ops.text.row_keys import normalise_caption
 
 Indices = NDArray[np.int64]
@@ -38,7 +39,9 @@ __all__ = [
     "Signatures",
     "caption_shingles",
     "minhash_components",
+    "minhash_duplicates",
     "minhash_pairs",
+    "minhash_rule",
     "minhash_signatures",
     "missed_fraction",
     "normalised_captions",
@@ -203,7 +206,7 @@ def minhash_pairs(
     KeyboardInterrupt
         Ctrl-C, within about a second.
     """
-    rule = _rule(preset, threshold, n, of, bands, rows)
+    rule = minhash_rule(preset, threshold, n, of, bands, rows)
     if max_pairs < 0:
         raise ValueError(f"max_pairs: expected at least 0, got {max_pairs}")
     sets = caption_shingles(captions, rule.n, rule.of, normalise=normalise, threads=threads)
@@ -211,7 +214,8 @@ def minhash_pairs(
     if found is None:
         raise InputError(
             f"max_pairs: expected at most {max_pairs:,} pairs of captions at or above {rule.threshold:g}, but there "
-            "are more; raise the threshold, allow more pairs (20 bytes each), or ask minhash_components, which holds none"
+            "are more; raise the threshold, allow more pairs (20 bytes each), or ask minhash_components or "
+            "minhash_duplicates, which hold no pairs"
         )
     missed = missed_fraction(rule.threshold, rule.bands, rule.rows)
     return MinHashPairs(*found, sets.copy_of, np.flatnonzero(sets.sizes == 0), missed)
@@ -249,9 +253,75 @@ def minhash_components(
     ValueError, InputError, KeyboardInterrupt
         As :func:`minhash_pairs`.
     """
-    rule = _rule(preset, threshold, n, of, bands, rows)
+    rule = minhash_rule(preset, threshold, n, of, bands, rows)
     sets = caption_shingles(captions, rule.n, rule.of, normalise=normalise, threads=threads)
     return sets.components_above(rule.threshold, rule.bands, rule.rows, seed)
+
+
+def minhash_duplicates(
+    captions: pa.Array,
+    rank: Indices,
+    threshold: float | None = None,
+    preset: str = "minhash-captions",
+    *,
+    removal: Literal["greedy", "component"] = "greedy",
+    n: NGrams | None = None,
+    of: Tokens | None = None,
+    bands: int | None = None,
+    rows: int | None = None,
+    seed: int = 1,
+    normalise: bool = True,
+    threads: int | None = None,
+) -> Duplicates:
+    """Which captions go, and in favour of which row, by the pairs of :func:`minhash_pairs`.
+
+    Holds no pairs: a caption that is removed is compared with kept ones only.
+
+    Parameters
+    ----------
+    captions, threshold, preset, n, of, bands, rows, seed, normalise, threads
+        As in :func:`minhash_pairs`.
+    rank
+        (m,) a permutation of 0 to m - 1; lower is earlier, and of two captions the earlier one survives.
+    removal
+        ``"greedy"``: a caption goes if an earlier one that is kept reaches the threshold. ``"component"``: of captions
+        that are linked, directly or through others, only the earliest stays.
+
+    Returns
+    -------
+    Duplicates
+        For ``greedy`` the most similar earlier row that is kept, of equally similar ones the earliest; for
+        ``component`` the earliest of the group, with the Jaccard similarity to it, which may lie below the threshold.
+
+    Raises
+    ------
+    ValueError, InputError, KeyboardInterrupt
+        As :func:`minhash_pairs`; also where ``rank`` is no permutation.
+    """
+    rule = minhash_rule(preset, threshold, n, of, bands, rows)
+    require_option("removal", removal, Literal["greedy", "component"])
+    none = np.empty(0, np.int64)
+    rank, row_of_rank = checked_rank(len(captions), none, none, np.empty(0, np.float32), rank)
+    sets = caption_shingles(captions, rule.n, rule.of, normalise=normalise, threads=threads)
+    if removal == "component":
+        labels = sets.components_above(rule.threshold, rule.bands, rule.rows, seed)
+        lowest = rank.copy()
+        np.minimum.at(lowest, labels, rank)
+        earliest = row_of_rank[lowest[labels]]
+        removed = np.flatnonzero(earliest != np.arange(len(captions)))
+        found = _none_removed(len(captions))
+        found.duplicate_of[removed] = earliest[removed]
+        found.similarity[removed] = sets.jaccard(removed, earliest[removed])
+        return found
+    first = first_of_copies(sets.copy_of, rank, row_of_rank)
+    order = np.argsort(rank[first[sets.distinct]])
+    keeper, similarity = sets.greedy(rule.threshold, rule.bands, rule.rows, seed, order)
+    found = _none_removed(len(captions))
+    firsts = first[sets.distinct]
+    removed = np.flatnonzero(keeper >= 0)
+    found.duplicate_of[firsts[removed]] = firsts[keeper[removed]]
+    found.similarity[firsts[removed]] = similarity[removed]
+    return with_copies(found, first, rule.threshold, strict=False)
 
 
 def caption_shingles(
@@ -290,14 +360,18 @@ def _buffers(captions: pa.Array, normalise: bool) -> tuple[NDArray[np.uint8], ND
     return text_buffers(normalised_captions(captions) if normalise else captions)
 
 
+def _none_removed(m: int) -> Duplicates:
+    return Duplicates(np.full(m, -1, np.int64), np.full(m, np.nan, np.float32))
+
+
 def _lengths(n: NGrams) -> tuple[int, int]:
-    return (n, n) if isinstance(n, int) else n
+    return (n, n) if isinstance(n, int) else (n[0], n[1])
 
 
-def _rule(
+def minhash_rule(
     preset: str, threshold: float | None, n: NGrams | None, of: Tokens | None, bands: int | None, rows: int | None
 ) -> MinHashPreset:
-    """The preset with what was given in its place, checked."""
+    """The preset with what was given in its place; ValueError where it is not as `minhash_pairs` says."""
     require_option("preset", preset, Literal["minhash-captions", "minhash", "minhash-256"])
     base = PRESETS[preset]
     rule = MinHashPreset(
