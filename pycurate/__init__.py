@@ -16,8 +16,10 @@ _HOME = {
     "Subset": "pycurate.io.subset",
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
+    "build_pack": "pycurate.api.pack",
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
+    "decontaminate": "pycurate.api.decontaminate",
     "doctor": "pycurate.api.doctor",
     "exact_duplicates": "pycurate.ops.dedup.exact",
     "kmeans": "pycurate.index.kmeans",
@@ -46,8 +48,10 @@ __all__ = [
     "__version__",
     "assign",
     "build_index",
+    "build_pack",
     "components_above",
     "count_above",
+    "decontaminate",
     "doctor",
     "exact_duplicates",
     "kmeans",
@@ -71,7 +75,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from pycurate.api.decontaminate import decontaminate
     from pycurate.api.doctor import doctor
+    from pycurate.api.pack import build_pack
     from pycurate.api.plan import plan
     from pycurate.api.run import run
     from pycurate.api.search import open_index

@@ -335,11 +335,12 @@ def caption_shingles(
 def normalised_captions(captions: pa.Array) -> pa.Array:
     """Captions that the kernels fold to ``normalise_caption`` of each.
 
-    An ASCII caption is left as it is, since for these NFKC changes nothing and case folding is what the kernels do.
+    An ASCII caption is left as it is, since for these NFKC changes nothing and case folding is what the kernels do; so
+    is null.
     """
     import pyarrow.compute as pc  # here: 40 ms, and a run that reads numbers needs none of it
 
-    other = pc.invert(pc.string_is_ascii(captions))
+    other = pc.fill_null(pc.invert(pc.string_is_ascii(captions)), False)
     if not pc.any(other).as_py():
         return captions
     texts = arrow_texts([normalise_caption(text) for text in captions.filter(other).to_pylist()])
