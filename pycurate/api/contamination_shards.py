@@ -48,7 +48,7 @@ LEDGER = pa.schema(
         pa.field("rule", pa.dictionary(pa.int16(), pa.large_string())),  # null where kept, and so are those below
         pa.field("pack", pa.dictionary(pa.int16(), pa.large_string())),
         pa.field("value", pa.float64()),  # cosine, n-grams in common, or 1 for what is equal
-        pa.field("threshold", pa.dictionary(pa.int16(), pa.float64())),
+        pa.field("threshold", pa.float64()),
         pa.field("item", pa.large_string()),  # the id of the nearest item
     ]
 )
@@ -277,8 +277,11 @@ def _write_ledger(
     measures: Sequence[Measure],
 ) -> None:
     """One shard's ledger as parquet, rows in the shard's order."""
-    rules, names = arrow_texts([m.rule for m in measures]), arrow_texts([packs[m.pack].name for m in measures])
-    thresholds = arrow_values(np.array([measure.threshold for measure in measures]))
+    kinds = list(dict.fromkeys(measure.rule for measure in measures))
+    rules, names = arrow_texts(kinds), arrow_texts([pack.name for pack in packs])
+    rule_of = np.array([kinds.index(measure.rule) for measure in measures], np.int16)
+    pack_of = np.array([measure.pack for measure in measures], np.int16)
+    thresholds = np.array([measure.threshold for measure in measures])
     first = found.first
     measure, value = np.zeros(len(uids), np.int16), np.full(len(uids), np.nan)
     measure[found.row[first]], value[found.row[first]] = found.measure[first], found.value[first]
@@ -289,16 +292,16 @@ def _write_ledger(
             items: list[str | None] = [None] * len(keep[part])
             for place in inside.tolist():
                 items[int(found.row[place]) - begin] = packs[measures[found.measure[place]].pack].ids[found.item[place]]
-            codes = arrow_values(measure[part], ~keep[part])
+            by, dropped = measure[part], ~keep[part]
             writer.write_batch(
                 pa.RecordBatch.from_arrays(
                     [
                         hex_strings(uids[part]),
                         arrow_values(keep[part]),
-                        pa.DictionaryArray.from_arrays(codes, rules),
-                        pa.DictionaryArray.from_arrays(codes, names),
-                        arrow_values(value[part], ~keep[part]),
-                        pa.DictionaryArray.from_arrays(codes, thresholds),
+                        pa.DictionaryArray.from_arrays(arrow_values(rule_of[by], dropped), rules),
+                        pa.DictionaryArray.from_arrays(arrow_values(pack_of[by], dropped), names),
+                        arrow_values(value[part], dropped),
+                        arrow_values(thresholds[by], dropped),
                         arrow_texts(items),
                     ],
                     schema=LEDGER,
