@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pycurate.api.contamination_shards import FoundInShard, Measure, summed
+from pycurate.api.contamination_shards import FoundInShard, summed
 from pycurate.arrow import arrow_texts, arrow_values
 from pycurate.io.atomic import atomic_write, write_json_atomic
 from pycurate.io.pack import Pack
 from pycurate.io.pool import Shard
+from pycurate.steps.contamination import Measure
 
 _SHOWN_ITEMS = 5
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,27 +16,17 @@ from numpy.typing import NDArray
 
 from pycurate.arrow import arrow_texts, arrow_values
 from pycurate.io.atomic import atomic_write
-from pycurate.io.images import SHA256_COLUMN
-from pycurate.io.names import find_column
 from pycurate.io.pack import Pack
 from pycurate.io.pool import Pool, Shard
 from pycurate.ops.dedup.contamination import (
-    CaptionGrams,
     Near,
-    SortedKeys,
-    caption_keys,
-    near_by_embedding,
-    near_by_grams,
-    near_by_key,
-    widened,
 )
-from pycurate.ops.dedup.exact import missing_keys, text_keys
 from pycurate.pipeline.external_sort import write_run
 from pycurate.pipeline.ledger import hex_strings
 from pycurate.pipeline.workspace import digest, has_marker, ready, remove_marker, write_marker
+from pycurate.steps.contamination import BlockComparison, Measure
 from pycurate.types import Block, UidArray
 
-Kind: TypeAlias = Literal["uid", "sha256", "embedding", "caption", "gram"]
 _COMPARED_BYTES = 64 << 20  # embeddings of the rows that are compared at a time: packs are prepared once for each
 _LEDGER_ROWS = 1 << 17
 
@@ -52,17 +41,6 @@ LEDGER = pa.schema(
         pa.field("item", pa.large_string()),  # the id of the nearest item
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One way in which rows are compared with the items of one pack. Of several that find a row, the first counts."""
-
-    pack: int  # which pack
-    kind: Kind
-    rule: str  # as the ledger calls it: uid, sha256, the name of an embedding, caption, or 8-gram
-    threshold: float  # least cosine, or least number of n-grams in common
-    words: int = 0  # of an n-gram
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +130,8 @@ class ShardComparison:
         key: str,
         threads: int | None,
     ) -> None:
-        self.pool, self.packs, self.measures, self.out, self.threads = pool, packs, measures, out, threads
-        self._key = key
-        kinds = {measure.kind for measure in measures}
-        self._embeddings = tuple(dict.fromkeys(m.rule for m in measures if m.kind == "embedding"))
-        self._caption = find_column("caption", pool.columns) if kinds & {"caption", "gram"} else None
-        sha256 = SHA256_COLUMN if "sha256" in kinds else None
-        self._columns = tuple(name for name in (self._caption, sha256) if name is not None)
-        self._prepared = [self._prepare(measure) for measure in measures]
+        self.out, self._key, self._packs, self._measures = out, key, packs, measures
+        self._comparison = BlockComparison(packs, measures, pool.columns, threads)
 
     def run_path(self, shard: Shard) -> Path:
         """The sorted uids of a shard that remain."""
@@ -179,66 +151,23 @@ class ShardComparison:
         near: list[tuple[int, int, Near]] = []
         unjudged: Counter[str] = Counter()
         parts: list[UidArray] = []
-        for block in _large_blocks(shard, self._columns, self._embeddings):
+        for block in _large_blocks(shard, self._comparison.columns, self._comparison.embeddings):
             assert block.uids is not None
             parts.append(block.uids)
-            near += [(number, block.start, found) for number, found in enumerate(self._compare(block, unjudged))]
+            compared, unjudged_here = self._comparison.compare(block)
+            near += [(number, block.start, found) for number, found in enumerate(compared)]
+            unjudged.update({rule: int(np.count_nonzero(mask)) for rule, mask in unjudged_here.items()})
         uids = np.concatenate(parts)
         found = FoundInShard.of(near, unjudged)
         found.save(ready(self._found_path(shard)))
         keep = np.ones(len(uids), np.bool_)
         keep[found.row] = False
-        _write_ledger(ready(ledger), uids, keep, found, self.packs, self.measures)
+        _write_ledger(ready(ledger), uids, keep, found, self._packs, self._measures)
         write_run(run, uids[keep])
         write_marker(run, key, rows=len(uids))  # last: all three files are complete
 
     def _found_path(self, shard: Shard) -> Path:
         return self.out / "workspace" / "found" / f"{shard.name}.npz"
-
-    def _prepare(self, measure: Measure) -> Any:
-        """The items of a measure as they are compared."""
-        pack = self.packs[measure.pack]
-        if measure.kind == "gram":
-            return CaptionGrams(measure.words, *pack.gram_items(measure.words))
-        if measure.kind == "caption":
-            return SortedKeys.of(pack.caption_keys())
-        if measure.kind == "sha256":
-            return SortedKeys.of(text_keys(pack.items["sha256"].combine_chunks(), None))
-        if measure.kind == "uid":
-            return SortedKeys.of(pack.uids())
-        y, kept = pack.embedding(measure.rule), pack.embeddings[measure.rule].dtype
-        return y if kept == self.pool.embeddings[measure.rule].dtype else widened(y, kept)
-
-    def _compare(self, block: Block, unjudged: Counter[str]) -> Iterator[Near]:
-        keys: dict[str, UidArray | None] = {"uid": block.uids}
-        if self._caption is not None:
-            keys["caption"] = caption_keys(block.columns[self._caption])
-        if SHA256_COLUMN in self._columns:
-            keys["sha256"] = text_keys(block.columns[SHA256_COLUMN], None)
-        for name in ("caption", "sha256"):
-            if (known := keys.get(name)) is not None:
-                unjudged[name] += int(np.count_nonzero(missing_keys(known)))
-        counted = set[str]()
-        for measure, items in zip(self.measures, self._prepared, strict=True):
-            if measure.kind == "embedding":
-                near, bad = self._near_embedding(block, measure, items)
-                unjudged[measure.rule] += len(bad) if measure.rule not in counted else 0
-                counted.add(measure.rule)
-                yield near
-            elif measure.kind == "gram":
-                assert self._caption is not None
-                yield near_by_grams(block.columns[self._caption], items, threads=self.threads)
-            else:
-                own = keys[measure.kind]
-                assert own is not None
-                yield near_by_key(own, items)
-
-    def _near_embedding(self, block: Block, measure: Measure, y: NDArray[Any]) -> tuple[Near, NDArray[np.int64]]:
-        x, dtype = block.embeddings[measure.rule], self.pool.embeddings[measure.rule].dtype
-        if self.packs[measure.pack].embeddings[measure.rule].dtype != dtype:
-            return near_by_embedding(widened(x, dtype), y, measure.threshold, threads=self.threads)
-        bits: Literal["bfloat16"] | None = "bfloat16" if dtype == "bfloat16" else None
-        return near_by_embedding(x, y, measure.threshold, dtype=bits, threads=self.threads)
 
 
 def _large_blocks(shard: Shard, columns: Sequence[str], embeddings: Sequence[str]) -> Iterator[Block]:
