@@ -334,6 +334,36 @@ std::unique_ptr<Screening> make_screening(const Floats& projection, std::vector<
                                        std::move(stages), std::move(norms));
 }
 
+Floats products_(const Floats& a, const Floats& b, std::size_t threads) {
+    check_matrix(a, "a");
+    check_matrix(b, "b");
+    if (a.shape(1) != b.shape(1))
+        throw py::value_error("b: expected " + std::to_string(a.shape(1)) + " columns as a, got " +
+                              std::to_string(b.shape(1)));
+    Floats out({a.shape(0), b.shape(0)});
+    const auto m = static_cast<std::size_t>(a.shape(0)), n = static_cast<std::size_t>(b.shape(0)),
+               d = static_cast<std::size_t>(a.shape(1));
+    const float *x = a.data(), *y = b.data();
+    float* result = out.mutable_data();
+    const py::gil_scoped_release no_gil;
+    products(x, m, y, n, d, result, threads);
+    return out;
+}
+
+Floats orthonormalise_(const Floats& rows) {
+    check_matrix(rows, "rows");
+    if (rows.shape(0) > rows.shape(1))
+        throw py::value_error("rows: expected no more rows than columns, got " +
+                              std::string(py::str(rows.attr("shape"))));
+    Floats out({rows.shape(0), rows.shape(1)});
+    const auto count = static_cast<std::size_t>(rows.shape(0)), d = static_cast<std::size_t>(rows.shape(1));
+    const float* x = rows.data();
+    float* result = out.mutable_data();
+    const py::gil_scoped_release no_gil;
+    orthonormalise(x, count, d, result);
+    return out;
+}
+
 /// Operations a second (a multiply-add is two) of one thread.
 double peak_rate(const std::string& kind, double seconds) {
     if (kind != "int8" && kind != "float32")
@@ -380,6 +410,8 @@ void bind_fused_similarity(py::module_& m) {
     m.def("log_sum_exp", &log_sum_exp_, py::arg("a"), py::arg("b"), py::arg("scale"), py::arg("threads"),
           py::arg("progress"));
     m.def("components", &components, py::arg("n"), py::arg("rows").noconvert(), py::arg("cols").noconvert());
+    m.def("products", &products_, py::arg("a").noconvert(), py::arg("b").noconvert(), py::arg("threads"));
+    m.def("orthonormalise", &orthonormalise_, py::arg("rows").noconvert());
     m.def("last_work", &last_work);
     m.def("peak_rate", &peak_rate, py::arg("kind"), py::arg("seconds"));
 }

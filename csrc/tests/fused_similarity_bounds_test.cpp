@@ -47,11 +47,11 @@ void bounds_hold(const Operand& a, const Operand& b, const Rows& x, const Rows& 
             for (std::size_t col = 0; col < b.n; col += panel_rows) {
                 a.kernels->screen(group.data(), panel_of(b, stage_b, col), stage_b.steps,
                                   stage_b.start.data() + col, limits.data(), sums.data());
-                a.kernels->bound(sums.data(), stage_a.group_share.data() + row,
+                a.kernels->bound(sums.data(), stage_a.group_share.data() + row, nullptr,
                                  {a.factors.data() + row, a.biases.data() + row},
                                  {b.factors.data() + col, b.biases.data() + col},
                                  static_cast<float>(stage_a.unit), static_cast<float>(stage_a.extra),
-                                 float_limits.data(), nullptr, upper.data(), masks);
+                                 float_limits.data(), nullptr, upper.data(), masks, nullptr);
                 for (std::size_t r = 0; r < std::min(group_rows, a.n - row); ++r)
                     for (std::size_t c = 0; c < std::min(panel_rows, b.n - col); ++c) {
                         const std::size_t i = static_cast<std::size_t>(a.row_at(row + r)),

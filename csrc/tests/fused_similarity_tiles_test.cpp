@@ -69,10 +69,20 @@ void bound_says_what_reaches_its_limit() {
                        col_limit = filled<float>(panel_rows, [&] { return 1.5f + uniform(random); });
             const float unit = 1e-6f, extra = 1e-5f;
             auto upper = filled<float>(tile, [] { return 0; });
-            std::uint64_t masks[group_rows];
-            const bool any = kernels.bound(sums.data(), slack.data(), {factors_a.data(), biases_a.data()},
-                                           {factors_b.data(), biases_b.data()}, unit, extra, row_limit.data(),
-                                           with_columns ? col_limit.data() : nullptr, upper.data(), masks);
+            const auto col_share =
+                filled<std::int32_t>(panel_rows, [&] { return static_cast<int>(random() % 400'000u); });
+            std::uint64_t masks[group_rows], near[group_rows];
+            const auto ask = [&](const std::int32_t* share, float* out) {
+                return kernels.bound(sums.data(), slack.data(), share, {factors_a.data(), biases_a.data()},
+                                     {factors_b.data(), biases_b.data()}, unit, extra, row_limit.data(),
+                                     with_columns ? col_limit.data() : nullptr, out, masks, near);
+            };
+            const bool any = ask(col_share.data(), upper.data());
+            const std::vector<std::uint64_t> together(masks, masks + group_rows);
+            auto alone = filled<float>(tile, [] { return 0; });
+            check(ask(nullptr, alone.data()) == any && same_bytes(alone.data(), upper.data(), tile) &&
+                      std::equal(together.begin(), together.end(), masks),
+                  "the bound does not depend on whether estimates are asked for" + which);
             bool expected_any = false;
             for (std::size_t r = 0; r < group_rows; ++r)
                 for (std::size_t c = 0; c < panel_rows; ++c) {
@@ -86,6 +96,16 @@ void bound_says_what_reaches_its_limit() {
                     const bool reached = !(value < row_limit[r]) || (with_columns && !(value < col_limit[c]));
                     check((masks[r] >> c & 1u) == reached, "mask" + which);
                     expected_any |= reached;
+                    const double estimate =
+                        static_cast<double>(factors_a[r]) * factors_b[c] *
+                            (static_cast<double>(unit) *
+                             (static_cast<double>(sums[r * panel_rows + c]) - col_share[c])) +
+                        biases_a[r] + biases_b[c];
+                    const auto apart = [&](float limit) { return std::abs(estimate - limit) > 2e-6; };
+                    const bool is_near =
+                        !(estimate < row_limit[r]) || (with_columns && !(estimate < col_limit[c]));
+                    if (apart(row_limit[r]) && apart(col_limit[c]))
+                        check((near[r] >> c & 1u) == is_near, "estimate" + which);
                 }
             check(any == expected_any, "any" + which);
             for (const std::uint64_t mask : masks) check(mask >> panel_rows == 0, "48 columns" + which);

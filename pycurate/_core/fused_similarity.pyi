@@ -99,6 +99,12 @@ def log_sum_exp(
 def components(n: int, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.int64]:
     """(n,) lowest row of each row's connected component under the edges."""
 
+def products(a: NDArray[np.float32], b: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+    """(m, n) canonical sums of products of the rows of a (m, d) and of b (n, d)."""
+
+def orthonormalise(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(c, d) Gram-Schmidt basis of c <= d rows, computed in float64; rows in the span of those before are replaced."""
+
 def last_work() -> dict[str, float]:
     """Of the last call in this process: tiles met, skipped and computed at each stage, operations on bytes (a
     multiply-add is two), pairs and tiles scored, processor seconds of preparing the operands."""

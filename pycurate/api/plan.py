@@ -19,11 +19,15 @@ from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, ScanTask, col
 from pycurate.pipeline.step import Needs, Step
 from pycurate.pipeline.workspace import Workspace
 from pycurate.recipes import Recipe
-from pycurate.types import UID_DTYPE
+from pycurate.steps.dedup_base import DedupStep
 
 UID_BYTES = 16
 LEDGER_ROW_BYTES = 46
 """Of a row: 36 for the uid, up to 8 for the value, the rest for the rule (36.0 to 44.0 measured)."""
+GROUP_ROW_BYTES = 124
+"""Of a row of ``groups.parquet``: three uids of 36 bytes and the rest, before compression."""
+GROUP_SCRATCH_ROW_BYTES = 168
+"""Of a row that is dropped as a duplicate: by uid, unpacked, and by keeper."""
 UNSAMPLED_COLUMN_BYTES = 8
 
 
@@ -72,7 +76,7 @@ def plan(
     sampled = sample_seconds > 0
     time = estimate_time(sample, opened.rows, rows_left, workers, processes, len(tasks)) if sampled else None
     read = _read_plan(scanner, tasks, made.steps)
-    disk = _disk_plan(scanner, tasks, sample, folder)
+    disk = _disk_plan(scanner, tasks, made.steps, sample, folder)
     return Plan(
         recipe=made.name,
         root=opened.root,
@@ -123,7 +127,9 @@ def _read_plan(scanner: Scanner, tasks: Sequence[ScanTask], steps: Sequence[Step
     )
 
 
-def _disk_plan(scanner: Scanner, tasks: Sequence[ScanTask], sample: Sample, out: Path | None) -> DiskPlan:
+def _disk_plan(
+    scanner: Scanner, tasks: Sequence[ScanTask], steps: Sequence[Step], sample: Sample, out: Path | None
+) -> DiskPlan:
     rows, uids, scores = scanner.pool.rows, 0, 0
     for task in tasks:
         shard_rows = scanner.pool.shard(task.shard).rows
@@ -137,17 +143,20 @@ def _disk_plan(scanner: Scanner, tasks: Sequence[ScanTask], sample: Sample, out:
         scanner.pool.shard(t.shard).rows for t in tasks if any(s.step.exchanges for s in scanner.missing_sets(t))
     )
     scores += left * sample.pair_bytes // max(sample.rows, 1)
-    fitted = {name for s in scanner.sets if s.step.fits for name in s.columns}
-    keys = sum(sample.dtypes.get(name) == UID_DTYPE for name in fitted)
+    fits = [step for step in steps if step.fits]
+    names_partners = any(isinstance(step, DedupStep) for step in steps)
+    scratch_row_bytes = sum(step.scratch_row_bytes for step in fits) + GROUP_SCRATCH_ROW_BYTES * names_partners
     return DiskPlan(
         uid_bytes=uids,
         score_bytes=scores,
         ledger_bytes=LEDGER_ROW_BYTES * rows,
         run_bytes=UID_BYTES * rows,
         subset_bytes=UID_BYTES * rows,
-        scratch_bytes=UID_BYTES * rows * keys,
+        scratch_bytes=scratch_row_bytes * rows,
         folder=None if out is None else str(out),
         free_bytes=None if out is None else _free_bytes(out),
+        artefact_bytes=sum(step.artefact_row_bytes for step in fits) * rows,
+        groups_bytes=GROUP_ROW_BYTES * rows * names_partners,
     )
 
 

@@ -40,7 +40,8 @@ class DiskPlan:
 
     Scores and uids are what an earlier run has not left in ``folder``; ledger, runs (sorted uids before they are
     merged) and subset are upper bounds, as if every row were kept and had a reason. ``scratch_bytes`` is gone after
-    the fit. ``free_bytes`` is what the disk of ``folder`` has; None without a folder.
+    the fit. ``artefact_bytes`` is what fits leave for each row of the pool, ``groups_bytes`` is ``groups.parquet`` as
+    if every row were a duplicate. ``free_bytes`` is what the disk of ``folder`` has; None without a folder.
     """
 
     uid_bytes: int
@@ -51,12 +52,14 @@ class DiskPlan:
     scratch_bytes: int
     folder: str | None
     free_bytes: int | None
+    artefact_bytes: int = 0
+    groups_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """All of it together."""
         kept = self.uid_bytes + self.score_bytes + self.ledger_bytes + self.run_bytes + self.subset_bytes
-        return kept + self.scratch_bytes
+        return kept + self.scratch_bytes + self.artefact_bytes + self.groups_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,8 @@ class Plan:
                 f"up to {decimal(disk.total_bytes)}{free}: uids {decimal(disk.uid_bytes)}, scores "
                 f"{decimal(disk.score_bytes)}, ledger {decimal(disk.ledger_bytes)}, subset and its runs "
                 f"{decimal(disk.subset_bytes + disk.run_bytes)}"
+                + (f", fits {decimal(disk.artefact_bytes)}" if disk.artefact_bytes else "")
+                + (f", groups of duplicates {decimal(disk.groups_bytes)}" if disk.groups_bytes else "")
                 + (f", scratch {decimal(disk.scratch_bytes)}" if disk.scratch_bytes else "")
             ),
             "time": self._time(),

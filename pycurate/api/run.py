@@ -33,6 +33,7 @@ from pycurate.io.pool import Pool, Shard
 from pycurate.kernels import active_isa
 from pycurate.pipeline.decide import Decider
 from pycurate.pipeline.external_sort import merge_runs, write_run
+from pycurate.pipeline.groups import DuplicateGroups, StepGroups
 from pycurate.pipeline.ledger import FORMAT as ledger_format
 from pycurate.pipeline.ledger import write_ledger
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, column_sets, scan_shard
@@ -43,6 +44,7 @@ from pycurate.report.html import write_report
 from pycurate.report.outcome import (
     Outcome,
     example_shards,
+    manifest_duplicates,
     manifest_scores,
     manifest_steps,
     manifest_unjudged,
@@ -84,9 +86,10 @@ def run(
 ) -> RunResult:
     """Curate a pool: score, fit, decide, and write the subset with its reasons.
 
-    Writes ``subset.npy`` (uids, ``np.dtype("u8,u8")``, sorted), ``ledger/<shard>.parquet``, ``manifest.json``,
-    ``report.html`` and ``workspace/``, from which a later run in the same folder takes whatever still holds. The bytes
-    of ``subset.npy`` and the ledger depend on the pool and the recipe only.
+    Writes ``subset.npy`` (uids, ``np.dtype("u8,u8")``, sorted), ``ledger/<shard>.parquet``, ``groups.parquet`` where a
+    step drops duplicates, ``manifest.json``, ``report.html`` and ``workspace/``, from which a later run in the same
+    folder takes whatever still holds. The bytes of ``subset.npy``, the ledger and the groups depend on the pool and the
+    recipe only.
 
     Parameters
     ----------
@@ -191,11 +194,14 @@ class _Run:
         )  # fmt: skip
         with self._stage("fit") as stage:
             decider.fit(lambda step, reused: stage.update(reused=stage["reused"] + reused))
-        outcome = self._decide(engine, decider, sets)
+        (self.out / records.GROUPS_NAME).unlink(missing_ok=True)
+        with workspace.scratch("groups") as scratch, DuplicateGroups(decider, scratch) as groups:
+            outcome = self._decide(engine, decider, sets, groups)
+            duplicates = self._write_groups(groups, memory)
         rows = self._write(decider, memory)
         with self._stage("report"):
-            examples = collect_examples(self.settings.pool, outcome.examples, engine)
-            manifest = self._manifest(decider, outcome, fingerprints, memory, rows)
+            examples = collect_examples(self.settings.pool, outcome.examples, duplicates, decider, engine)
+            manifest = self._manifest(decider, outcome, fingerprints, memory, rows, duplicates)
             self._finish(manifest, examples, {name: s.folder for s in sets for name in s.columns}, key)
         return RunResult(self.out, manifest, reused=False)
 
@@ -249,7 +255,9 @@ class _Run:
                 stage["bytes"] += done.read_bytes
                 self.progress.advance(done.rows, done.read_bytes)
 
-    def _decide(self, engine: LocalEngine, decider: Decider, sets: Sequence[ColumnSet]) -> Outcome:
+    def _decide(
+        self, engine: LocalEngine, decider: Decider, sets: Sequence[ColumnSet], groups: DuplicateGroups
+    ) -> Outcome:
         ledger, runs = self.out / "ledger", self.out / "workspace" / "runs"
         _remove_strangers(ledger, {f"{shard}.parquet" for shard in decider.shards})
         numeric = [n for s in sets for n in s.columns if n != UID_COLUMN]
@@ -268,6 +276,7 @@ class _Run:
                 write_ledger(reasons, uids, decision, decider.rules)
                 write_run(kept, uids[decision.keep])
                 write_marker(kept, key, rows=len(uids))  # last: both files are complete
+            groups.add(shard, decider.uids(shard), decision)
             return shard_outcome(decider, shard, decision, scores, shard in shown)
 
         with self._stage("decide", len(decider.shards)) as stage:
@@ -279,6 +288,15 @@ class _Run:
                     yield outcome
 
             return merge_outcomes(outcomes(), len(decider.rules), len(decider.fitted))
+
+    def _write_groups(self, groups: DuplicateGroups, memory: MemoryPlan) -> list[StepGroups]:
+        if not groups:
+            return []
+        with self._stage("groups") as stage:
+            path = self.out / records.GROUPS_NAME
+            found = groups.write(path, memory.worker_bytes)
+            stage["rows"], stage["bytes"] = sum(made.rows for made in found), path.stat().st_size
+        return found
 
     def _write(self, decider: Decider, memory: MemoryPlan) -> int:
         runs = self.out / "workspace" / "runs"
@@ -293,7 +311,13 @@ class _Run:
         return stage["rows"]
 
     def _manifest(
-        self, decider: Decider, outcome: Outcome, fingerprints: dict[str, str], memory: MemoryPlan, rows: int
+        self,
+        decider: Decider,
+        outcome: Outcome,
+        fingerprints: dict[str, str],
+        memory: MemoryPlan,
+        rows: int,
+        duplicates: Sequence[StepGroups],
     ) -> records.Manifest:
         self.meter.sample()
         unjudged = manifest_unjudged(decider, outcome)
@@ -329,6 +353,17 @@ class _Run:
             ),
             environment=environment(self.settings.workers),
             subset=records.SubsetRecord(path="subset.npy", rows=rows, sha256=_sha256(self.out / "subset.npy")),
+            groups=self._groups_record(duplicates),
+        )
+
+    def _groups_record(self, duplicates: Sequence[StepGroups]) -> records.GroupsRecord | None:
+        if not duplicates:
+            return None
+        return records.GroupsRecord(
+            path=records.GROUPS_NAME,
+            rows=sum(made.rows for made in duplicates),
+            sha256=_sha256(self.out / records.GROUPS_NAME),
+            steps=manifest_duplicates(duplicates),
         )
 
     def _finish(

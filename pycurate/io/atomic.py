@@ -82,6 +82,15 @@ def atomic_write(path: str | os.PathLike[str], flush: Flush = "folder") -> Itera
         _raise_for(error, path, _OPENING)
 
 
+@contextlib.contextmanager
+def naming_a_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A full disk inside the block becomes a WorkspaceError that names ``path`` and what to do."""
+    try:
+        yield
+    except OSError as error:
+        _raise_for(error, Path(path), _FULL)
+
+
 def write_json_atomic(path: str | os.PathLike[str], value: Any, flush: Flush = "folder") -> None:
     """Write ``value`` as indented UTF-8 JSON with a final newline, through `atomic_write`."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)

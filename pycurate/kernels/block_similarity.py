@@ -61,7 +61,7 @@ class LeftBlock:
             if self.metric == "cosine" and self.precision == "exact" and len(self.rows) and len(self.sample):
                 places = np.arange(self.compared) * len(self.sample) // self.compared
                 sides = [(self.rows, self.element, np.arange(len(self.rows))), (self.sample, self.element, places)]
-                self._screening = screening_of(sides, limit, neighbors)
+                self._screening = screening_of(sides, limit, neighbors, self.threads)
             self._operand = self.operand_of(self.rows)
         return self._operand, None if right is None else self.operand_of(right)
 

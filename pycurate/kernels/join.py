@@ -61,7 +61,7 @@ class Join(NamedTuple):
         asked = limit is not None or neighbors is not None
         screening = None
         if asked and self.metric == "cosine" and self.precision == "exact":
-            screening = screening_of(sides, limit, neighbors)
+            screening = screening_of(sides, limit, neighbors, self.threads)
 
         def operand(side: Side, rows: Indices) -> _core.fused_similarity.Operand:
             part = None if len(rows) == len(side.array) else rows

@@ -31,6 +31,7 @@ _CLUSTER_COORDINATES = 32  # the first of the basis; more cost more than their b
 _ROWS_PER_CLUSTER = 16
 _MOST_CLUSTERS = 2048
 _LLOYD_ROUNDS = 3
+_BASIS_ROUNDS = 4
 # What quantising adds to the bound of a pair, about (operand.cpp measures it row by row).
 _QUANTISING = 0.02
 # What a pair costs and what preparing costs, to weigh one against the other; on Cascade Lake, and never in a result.
@@ -42,7 +43,7 @@ _PAIRS_OF_TILE, _PAIRS_OF_ORDERED_TILE = 384, 60
 
 
 def screening_of(
-    sides: list[tuple[NDArray[Any], Any, NDArray[np.int64]]], limit: float | None, neighbors: int | None
+    sides: list[tuple[NDArray[Any], Any, NDArray[np.int64]]], limit: float | None, neighbors: int | None, threads: int
 ) -> _core.fused_similarity.Screening | None:
     """The stages that the rows of one problem share, for cosine; None where none can pay.
 
@@ -52,6 +53,8 @@ def screening_of(
         For each matrix (n, d) its element type and the rising rows of it that take part.
     limit
         The similarity below which pairs do not matter; None where ``neighbors`` nearest rows are asked for instead.
+    threads
+        To use; the stages do not depend on it.
     """
     d = sides[0][0].shape[1]
     sizes = [len(rows) for _, _, rows in sides]
@@ -62,7 +65,7 @@ def screening_of(
     # Each side gives half: the prefix must suit both.
     basis_sample = np.concatenate([_unit_rows(*side, _BASIS_ROWS // len(sides)) for side in sides])
     left, right = basis_sample[:_PAIR_ROWS], basis_sample[-_PAIR_ROWS:]
-    similarities = left @ right.T
+    similarities = _core.fused_similarity.products(left, right, threads)
     if limit is None:
         largest = sizes[-1]
         assert neighbors is not None
@@ -70,24 +73,41 @@ def screening_of(
     beginnings = [_left_by_beginning(similarities, p / d, d, limit) for p in _BEGINNINGS * d]
     without = _products(_BEGINNINGS * d, beginnings, _PAIRS_OF_TILE, d)
     worth = (sum(sizes) * _SECONDS_PER_ROW + _SECONDS) / (pairs * _SECONDS_PER_PRODUCT)
-    if without < worth:
+    if without - _fewest_products(similarities, stages, d, limit) < worth:
         return None
-    basis = _principal_directions(basis_sample, stages[-1])
-    prefixes = [_left_by_prefix(left @ basis[:p].T, right @ basis[:p].T, limit) for p in stages]
+    basis = _principal_directions(basis_sample, stages[-1], threads)
+    projected = _core.fused_similarity.products(basis_sample, basis, threads)
+    prefixes = [
+        _left_by_prefix(projected[:_PAIR_ROWS, :p], projected[-_PAIR_ROWS:, :p], limit, threads) for p in stages
+    ]
     if without - _products(np.array(stages), prefixes, _PAIRS_OF_ORDERED_TILE, d) < worth:
         return None
-    projected = basis_sample @ basis.T
     norms = [float(np.sqrt(np.mean(np.square(projected[:, :p]).sum(axis=1)))) for p in stages]
     clusters = min(_MOST_CLUSTERS, int(np.sqrt(max(sizes))))
     sample = np.concatenate([_unit_rows(*side, clusters * _ROWS_PER_CLUSTER // len(sides)) for side in sides])
-    centroids = _centroids(sample @ basis[:_CLUSTER_COORDINATES].T, clusters)
+    first = np.ascontiguousarray(basis[:_CLUSTER_COORDINATES])
+    centroids = _centroids(_core.fused_similarity.products(sample, first, threads), clusters, threads)
     return _core.fused_similarity.Screening(basis, stages, [min(1.0, max(norm, 1e-3)) for norm in norms], centroids)
 
 
-def _left_by_prefix(left: _Matrix, right: _Matrix, limit: float) -> float:
+def _fewest_products(similarities: _Matrix, stages: list[int], d: int, limit: float) -> float:
+    """What principal prefixes may come down to at best, from the similarities of pairs alone.
+
+    With eigenvalues of sum 1, the mean square of the similarities is that of a sum of their squares, so that the first
+    p hold at most sqrt(p * mean square) of the energy. A prefix of that energy is taken to leave what a beginning does.
+    """
+    square = float(np.mean(np.square(similarities)))
+    energies = np.minimum(1, np.sqrt(np.array(stages) * square))
+    left = [_left_by_beginning(similarities, float(energy), d, limit) for energy in energies]
+    return _products(np.array(stages), left, _PAIRS_OF_ORDERED_TILE, d)
+
+
+def _left_by_prefix(left: _Matrix, right: _Matrix, limit: float, threads: int) -> float:
     """Share of the pairs that these coordinates of unit rows leave."""
+    left, right = np.ascontiguousarray(left), np.ascontiguousarray(right)
     rest_left, rest_right = (np.maximum(0, 1 - np.einsum("np,np->n", x, x)) for x in (left, right))
-    bounds = left @ right.T + (rest_left[:, None] + rest_right[None, :]) / 2 + _QUANTISING
+    dots = _core.fused_similarity.products(left, right, threads)
+    bounds = dots + (rest_left[:, None] + rest_right[None, :]) / 2 + _QUANTISING
     return float(np.mean(bounds >= limit))
 
 
@@ -120,40 +140,38 @@ def _unit_rows(x: NDArray[Any], element: Any, rows: NDArray[np.int64], count: in
     return wide
 
 
-def _principal_directions(rows: _Matrix, count: int) -> _Matrix:
+def _principal_directions(rows: _Matrix, count: int, threads: int) -> _Matrix:
     """(count, d) orthonormal rows that hold nearly the most energy of ``rows``, about the mean included, largest first.
 
-    Three rounds of subspace iteration: a direction more or less costs a little speed, an exact decomposition 0.1 s.
+    A few rounds of orthogonal iteration: a direction more or less costs a little speed, an exact decomposition 0.1 s.
     """
-    gram = rows.T @ rows
-    directions = np.random.default_rng(0).standard_normal((rows.shape[1], count)).astype(np.float32)
-    for _ in range(3):
-        directions = np.linalg.qr(gram @ directions)[0]
-    energies, turn = np.linalg.eigh(directions.T @ gram @ directions)
-    # Orthonormal in float64, so that only rounding is left of what the bound must add.
-    basis = np.linalg.qr((directions @ turn[:, np.argsort(-energies)]).astype(np.float64))[0]
-    return np.ascontiguousarray(basis.T.astype(np.float32))
+    products, orthonormalise = _core.fused_similarity.products, _core.fused_similarity.orthonormalise
+    turned = np.ascontiguousarray(rows.T)
+    gram = products(turned, turned, threads)
+    directions = np.random.default_rng(0).standard_normal((count, rows.shape[1])).astype(np.float32)
+    for _ in range(_BASIS_ROUNDS):
+        directions = orthonormalise(products(directions, gram, threads))
+    return directions
 
 
-def _centroids(rows: _Matrix, count: int) -> _Matrix:
+def _centroids(rows: _Matrix, count: int, threads: int) -> _Matrix:
     """(count, p) centroids of a few rounds of Lloyd's algorithm; they only order rows."""
     centroids = rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)].copy()
     for _ in range(_LLOYD_ROUNDS):
-        nearest = np.argmax(rows @ centroids.T, axis=1)
+        nearest = np.argmax(_core.fused_similarity.products(rows, centroids, threads), axis=1)
         order = np.argsort(nearest, kind="stable")
         found, starts = np.unique(nearest[order], return_index=True)
         sums = np.add.reduceat(rows[order], starts, axis=0)
         norms = np.sqrt(np.einsum("cp,cp->c", sums, sums))[:, None]
         centroids[found] = sums / np.where(norms > 0, norms, 1)
-    return np.ascontiguousarray(centroids[_chain(centroids)])
+    return np.ascontiguousarray(centroids[_chain(_core.fused_similarity.products(centroids, centroids, threads))])
 
 
-def _chain(centroids: _Matrix) -> list[int]:
+def _chain(similarities: _Matrix) -> list[int]:
     """An order in which each centroid comes after the nearest one before it that is left: neighbors of a row lie beside
     it, not only in its cluster."""
-    similarities = centroids @ centroids.T
     order = [0]
-    for _ in range(len(centroids) - 1):
+    for _ in range(len(similarities) - 1):
         similarities[:, order[-1]] = -np.inf
         order.append(int(np.argmax(similarities[order[-1]])))
     return order

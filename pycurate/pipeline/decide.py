@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError
+from pycurate.io.atomic import naming_a_full_disk
 from pycurate.io.pool import Pool
+from pycurate.pipeline.pool_rows import shard_starts
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet
 from pycurate.pipeline.step import Artefact, Pairs, Step
 from pycurate.pipeline.workspace import Workspace, digest
@@ -112,7 +114,7 @@ class Decider:
                 stored = self.workspace.read_artefact(folder)
                 on_step(step, stored is not None)
                 if stored is None:
-                    with self.workspace.scratch(folder) as scratch:
+                    with self.workspace.scratch(folder) as scratch, naming_a_full_disk(scratch):
                         self.workspace.write_artefact(
                             folder, step.fit(_View(self, scratch, self._exchanges.get(step.name)))
                         )
@@ -137,6 +139,11 @@ class Decider:
 
     def rows(self, shard: str) -> int:
         return self._rows[shard]
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """The row of the pool at which each shard begins."""
+        return shard_starts(self)[0]
 
     def decide(self, shard: str) -> Decision:
         """Ask the fitted steps in order; the first rule that drops a row is its reason."""

@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
 
 def write_ledger(path: Path, uids: UidArray, decision: Decision, rules: Sequence[Rule]) -> None:
     """One shard's ledger as parquet, rows in the shard's order, in row groups of 131,072 so that memory stays small."""
-    names = _strings([rule.name for rule in rules])
+    names = few_strings([rule.name for rule in rules])
     with_partner = np.array([False, *(rule.names_partner for rule in rules)])
     thresholds = np.array([np.nan, *(np.nan if r.threshold is None else r.threshold for r in rules)])
     with (
@@ -103,11 +103,11 @@ def optional_texts(detail: NDArray[np.bytes_]) -> pa.Array:
     """Null-terminated UTF-8, of which few are distinct, as an Arrow string array; null where empty."""
     distinct, place = np.unique(detail, return_inverse=True)
     return pa.DictionaryArray.from_arrays(
-        arrow_values(place.astype(np.int32), detail != b""), _strings([text.decode() for text in distinct.tolist()])
+        arrow_values(place.astype(np.int32), detail != b""), few_strings([text.decode() for text in distinct.tolist()])
     ).dictionary_decode()
 
 
-def _strings(texts: Sequence[str]) -> pa.Array:
+def few_strings(texts: Sequence[str]) -> pa.Array:
     """An Arrow string array of a few texts. Casting a large_string array would load ``pyarrow.compute``: 40 ms."""
     encoded = [text.encode() for text in texts]
     offsets = np.zeros(len(encoded) + 1, np.int32)

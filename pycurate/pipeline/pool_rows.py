@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from pycurate.io.atomic import naming_a_full_disk
 from pycurate.pipeline.record_sort import RecordSort
 from pycurate.pipeline.step import FitView
 from pycurate.types import UID_DTYPE, UidArray
 
 
-def shard_starts(view: FitView) -> tuple[dict[str, int], int]:
+class Shards(Protocol):
+    """What has shards of known length, as a ``FitView`` and a ``Decider`` have."""
+
+    @property
+    def shards(self) -> Sequence[str]: ...
+
+    def rows(self, shard: str) -> int: ...
+
+
+def shard_starts(view: Shards) -> tuple[dict[str, int], int]:
     """The row of the pool at which each shard begins, and the rows of the pool."""
     starts, rows = {}, 0
     for shard in view.shards:
@@ -37,7 +51,7 @@ def pool_ranks(view: FitView, keys: Callable[[str], NDArray[np.uint64]], name: s
     apart by their place, so that ranks are a permutation.
     """
     starts, rows = shard_starts(view)
-    ranks = np.memmap(view.scratch / f"{name}.bin", np.int64, "w+", shape=(max(rows, 1),))[:rows]
+    ranks = new_array(view.scratch / f"{name}.bin", np.int64, (rows,))
     with RecordSort(view.scratch / f"{name}.records", columns=4, key_columns=4) as records:
 
         def append(shard: str) -> None:
@@ -55,6 +69,19 @@ def pool_ranks(view: FitView, keys: Callable[[str], NDArray[np.uint64]], name: s
             ranks[places[order]] = done + order
             done += len(part)
     return ranks
+
+
+def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Zeros of ``shape``, memory-mapped in a new file whose space on the disk is taken.
+
+    Without that, a disk that fills up later would end the process by a signal where the array is written.
+    """
+    dtype = np.dtype(dtype)
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    with path.open("w+b") as file, naming_a_full_disk(path):
+        os.posix_fallocate(file.fileno(), 0, math.prod(shape) * dtype.itemsize)
+    return np.memmap(path, dtype, "r+", shape=shape)
 
 
 def pool_uids(view: FitView, rows: NDArray[np.int64], starts: Mapping[str, int]) -> UidArray:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import WorkspaceError
+from pycurate.io.atomic import naming_a_full_disk
 from pycurate.kernels.uid import sort_uids
 from pycurate.types import UID_DTYPE
 
@@ -74,12 +75,10 @@ class RecordSort:
             self._segments.append((begin, self.rows))
         data = segment.data.cast("B")
         offset = begin * self._columns * _WORD_BYTES
-        while data:
-            try:
+        with naming_a_full_disk(self._path):
+            while data:
                 written = os.pwrite(self._file, data, offset)
-            except OSError as error:
-                raise WorkspaceError(f"cannot write {self._path}: {error.strerror}; free disk and run again") from error
-            data, offset = data[written:], offset + written
+                data, offset = data[written:], offset + written
 
     def ranges(self, memory_bytes: int) -> Iterator[Records]:
         """All records in rising order of their keys, in parts that this call can sort within ``memory_bytes``."""

@@ -1,17 +1,17 @@
 """``report.html``: one file that says what was kept and why, without network, scripts or links to outside.
 
 Written as plain functions of the manifest, one a section: a template engine would take 120 ms of every run to load and
-to compile its template. Whatever is put between tags or into an attribute goes through ``_text``.
+to compile its template. Whatever is put between tags or into an attribute goes through ``markup.text``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 
 from pycurate.report.charts import FUNNEL_WIDTH, HistogramChart, Segment, funnel_segments, histogram_chart
+from pycurate.report.duplicates import duplicates_section
 from pycurate.report.formats import format_bytes, format_seconds, format_share, format_value
 from pycurate.report.manifest import (
     ExampleGroup,
@@ -26,6 +26,7 @@ from pycurate.report.manifest import (
     read_examples,
     read_manifest,
 )
+from pycurate.report.markup import count, description_rows, picture, shortened, text
 
 REPORT_NAME = "report.html"
 RULE_TONES = 5  # colours of rules in a funnel bar, repeated after that
@@ -70,6 +71,7 @@ def render_report(manifest: Manifest, examples: Examples | None = None) -> str:
         _funnel(manifest.steps, counts.rows),
         _scores(manifest.scores, charts),
         _examples(rules, (examples or Examples()).groups),
+        duplicates_section(manifest.groups, (examples or Examples()).duplicates),
         _unjudged(manifest.unjudged),
         _run(manifest),
         _recipe(manifest),
@@ -82,7 +84,7 @@ def render_report(manifest: Manifest, examples: Examples | None = None) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <meta name="color-scheme" content="light dark">
-<title>{_text(title)}</title>
+<title>{text(title)}</title>
 <style>
 {style}</style>
 </head>
@@ -94,42 +96,28 @@ def render_report(manifest: Manifest, examples: Examples | None = None) -> str:
 """
 
 
-def _text(value: object) -> str:
-    """Text that stays text, between tags and in a quoted attribute."""
-    return escape(str(value))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + "s" * (number != 1)
-
-
-def _facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Rows of a description list; the values are HTML."""
-    return "".join(f"<div><dt>{_text(name)}</dt><dd>{value}</dd></div>\n" for name, value in pairs)
-
-
 def _header(manifest: Manifest) -> str:
     counts, pool = manifest.counts, manifest.pool
     created = manifest.created.replace("T", " ").replace("+00:00", " UTC")
-    lead = f'<p class="lead">{_text(manifest.recipe.description)}</p>\n' if manifest.recipe.description else ""
+    lead = f'<p class="lead">{text(manifest.recipe.description)}</p>\n' if manifest.recipe.description else ""
     seconds = sum(stage.seconds for stage in manifest.stages)
-    facts = _facts(
+    facts = description_rows(
         [
             ("of rows", f"{counts.rows:,}"),
-            ("share kept", _text(format_share(counts.kept, counts.rows))),
+            ("share kept", text(format_share(counts.kept, counts.rows))),
             ("dropped", f"{counts.dropped:,}"),
             ("could not be judged", f"{counts.unjudged:,}"),
-            ("took", _text(format_seconds(seconds))),
+            ("took", text(format_seconds(seconds))),
         ]
     )
     return f"""<header>
-<p class="brand">pycurate report <span class="quiet">{_text(created)}</span></p>
-<h1>{_text(manifest.recipe.name)}</h1>
+<p class="brand">pycurate report <span class="quiet">{text(created)}</span></p>
+<h1>{text(manifest.recipe.name)}</h1>
 {lead}<dl class="headline">
 <div class="main"><dt>kept</dt><dd>{counts.kept:,}</dd></div>
 {facts}</dl>
-<p class="files">Subset <code>{_text(manifest.subset.path)}</code> ({manifest.subset.rows:,} rows), from
-{_count(pool.shards, "shard")} of the {_text(pool.layout)} pool <code>{_text(pool.root)}</code></p>
+<p class="files">Subset <code>{text(manifest.subset.path)}</code> ({manifest.subset.rows:,} rows), from
+{count(pool.shards, "shard")} of the {text(pool.layout)} pool <code>{text(pool.root)}</code></p>
 </header>
 
 """
@@ -151,15 +139,15 @@ def _funnel(steps: Sequence[StepRecord], rows: int) -> str:
 
 
 def _step(step: StepRecord, segments: Sequence[Segment]) -> str:
-    kind = f' <span class="quiet">{_text(step.kind)}</span>' if step.kind != step.name else ""
-    heading = f"<h3>{_text(step.name)}{kind}</h3>\n"
+    kind = f' <span class="quiet">{text(step.kind)}</span>' if step.kind != step.name else ""
+    heading = f"<h3>{text(step.name)}{kind}</h3>\n"
     if not step.rules:
         return (
             f'<li class="scores-only">\n{heading}'
             f'<p class="flow quiet">scores {step.entering:,} rows, drops none</p>\n</li>\n'
         )
     dropped = step.entering - step.kept
-    share = _text(format_share(dropped, step.entering))
+    share = text(format_share(dropped, step.entering))
     label = f"{step.name}: {step.entering:,} rows in, {dropped:,} dropped, {step.kept:,} kept"
     bar = "".join(
         f'<rect class="{_tone(step, segment.rule)}" x="{segment.x:.3f}" width="{segment.width:.3f}" height="20"/>\n'
@@ -171,7 +159,7 @@ def _step(step: StepRecord, segments: Sequence[Segment]) -> str:
     return f"""<li>
 {heading}<p class="flow"><span>{step.entering:,} in</span> <span class="arrow" aria-hidden="true">→</span> \
 <strong>{step.kept:,} kept</strong> <span class="quiet">{dropped:,} dropped, {share}</span></p>
-<svg class="bar" viewBox="0 0 {FUNNEL_WIDTH} 20" preserveAspectRatio="none" role="img" aria-label="{_text(label)}">
+<svg class="bar" viewBox="0 0 {FUNNEL_WIDTH} 20" preserveAspectRatio="none" role="img" aria-label="{text(label)}">
 <rect class="gone" width="{FUNNEL_WIDTH}" height="20"/>
 {bar}</svg>
 <table class="rules">
@@ -192,12 +180,12 @@ def _tone(step: StepRecord, rule: int | None) -> str:
 
 
 def _rule(step: StepRecord, number: int, rule: RuleRecord) -> str:
-    policy = f' <span class="tag">policy: {_text(rule.policy)}</span>' if rule.policy else ""
+    policy = f' <span class="tag">policy: {text(rule.policy)}</span>' if rule.policy else ""
     return f"""<tr{"" if rule.dropped else ' class="quiet"'}>
-<th scope="row"><i class="swatch {_tone(step, number)}"></i><span>{_text(rule.description)}{policy} \
-<code>{_text(rule.name)}</code></span></th>
+<th scope="row"><i class="swatch {_tone(step, number)}"></i><span>{text(rule.description)}{policy} \
+<code>{text(rule.name)}</code></span></th>
 <td class="num">{rule.dropped:,}</td>
-<td class="num">{_text(format_share(rule.dropped, step.entering))}</td>
+<td class="num">{text(format_share(rule.dropped, step.entering))}</td>
 </tr>
 """
 
@@ -221,21 +209,19 @@ def _scores(scores: Sequence[ScoreRecord], charts: Sequence[HistogramChart | Non
 
 def _figure(score: ScoreRecord, chart: HistogramChart | None, index: int) -> str:
     infinite = [("infinite", f"{score.infinite:,}")] if score.infinite else []
-    facts = _facts(
+    facts = description_rows(
         [
             ("values", f"{score.count:,}"),
             ("missing", f"{score.missing:,}"),
             *infinite,
-            ("min", _text(format_value(score.minimum))),
-            ("mean", _text(format_value(score.mean))),
-            ("max", _text(format_value(score.maximum))),
+            ("min", text(format_value(score.minimum))),
+            ("mean", text(format_value(score.mean))),
+            ("max", text(format_value(score.maximum))),
         ]
     )
-    tails = (
-        "" if chart is None else "".join(f'<p class="quiet tail">drawn apart: {_text(t)}</p>\n' for t in chart.tails)
-    )
+    tails = "" if chart is None else "".join(f'<p class="quiet tail">drawn apart: {text(t)}</p>\n' for t in chart.tails)
     return f"""<figure>
-<figcaption>{_text(score.name)}</figcaption>
+<figcaption>{text(score.name)}</figcaption>
 {_histogram(score, chart, index) if chart else '<p class="quiet">no value</p>'}
 <dl class="facts">
 {facts}</dl>
@@ -256,18 +242,18 @@ def _histogram(score: ScoreRecord, chart: HistogramChart, index: int) -> str:
         bars = f'<path class="bars plain" d="{chart.path}"/>'
     ticks = "".join(
         f'<path class="axis" d="M{tick.x} 164.5v4"/>\n'
-        f'<text class="tick" x="{tick.x}" y="181" text-anchor="middle">{_text(tick.label)}</text>\n'
+        f'<text class="tick" x="{tick.x}" y="181" text-anchor="middle">{text(tick.label)}</text>\n'
         for tick in chart.ticks
     )
     marks = "".join(
         f'<path class="threshold" d="M{mark.x} {18 + 14 * mark.row}V164"/>\n'
         f'<text class="mark" x="{mark.x}" y="{13 + 14 * mark.row}" '
-        f'text-anchor="{mark.anchor}">{_text(mark.label)}</text>\n'
+        f'text-anchor="{mark.anchor}">{text(mark.label)}</text>\n'
         for mark in chart.thresholds
     )
     return f"""<svg viewBox="0 0 360 190" role="img" aria-labelledby="hist-{index}-title hist-{index}-desc">
-<title id="hist-{index}-title">Histogram of {_text(score.name)}</title>
-<desc id="hist-{index}-desc">{_text(told)}.</desc>
+<title id="hist-{index}-title">Histogram of {text(score.name)}</title>
+<desc id="hist-{index}-desc">{text(told)}.</desc>
 {bars}
 <path class="axis" d="M6 164.5H354"/>
 {ticks}{marks}</svg>"""
@@ -280,7 +266,7 @@ def _examples(rules: Sequence[RuleRecord], groups: Sequence[ExampleGroup]) -> st
         if mine:
             sides = "".join(_side(rule, group) for group in mine)
             articles.append(f"""<article>
-<h3>{_text(rule.description)} <code>{_text(rule.name)}</code></h3>
+<h3>{text(rule.description)} <code>{text(rule.name)}</code></h3>
 <div class="sides{" single" if len(mine) == 1 else ""}">
 {sides}</div>
 </article>
@@ -299,7 +285,7 @@ dropped. Pictures are shown where the pool has them.</p>
 def _side(rule: RuleRecord, group: ExampleGroup) -> str:
     heading, dropped = _side_heading(rule, group)
     return f"""<div>
-<h4 class="{"is-dropped" if dropped else "is-kept"}">{_text(heading)}</h4>
+<h4 class="{"is-dropped" if dropped else "is-kept"}">{text(heading)}</h4>
 <ul class="rows">
 {"".join(_example(row) for row in group.rows)}</ul>
 </div>
@@ -317,31 +303,20 @@ def _side_heading(rule: RuleRecord, group: ExampleGroup) -> tuple[str, bool]:
 
 
 def _example(row: ExampleRow) -> str:
-    if row.image:
-        picture = f'<img src="data:image/jpeg;base64,{_text(row.image)}" alt="" width="64" height="64">'
-    else:
-        picture = f'<span class="no-image">{_text(row.image_note or "no picture")}</span>'
     if row.caption is None:
         caption = '<p class="caption quiet">no caption</p>'
     else:
-        caption = f'<p class="caption" dir="auto">{_text(_shortened(row.caption, CAPTION_CHARS))}</p>'
-    value = "" if row.value is None else f'<span class="figure">{_text(format_value(row.value, 6))}</span> '
-    url = f' <span class="url">{_text(_shortened(row.url, URL_CHARS))}</span>' if row.url else ""
+        caption = f'<p class="caption" dir="auto">{text(shortened(row.caption, CAPTION_CHARS))}</p>'
+    value = "" if row.value is None else f'<span class="figure">{text(format_value(row.value, 6))}</span> '
+    url = f' <span class="url">{text(shortened(row.url, URL_CHARS))}</span>' if row.url else ""
     return f"""<li>
-{picture}
+{picture(row.image, row.image_note, 64)}
 <div>
 {caption}
-<p class="where">{value}<code>{_text(row.uid)}</code>{url}</p>
+<p class="where">{value}<code>{text(row.uid)}</code>{url}</p>
 </div>
 </li>
 """
-
-
-def _shortened(text: str, chars: int) -> str:
-    """At most ``chars`` characters, cut at the last space among them where there is one."""
-    if len(text) <= chars:
-        return text
-    return text[: chars - 1].rsplit(" ", 1)[0] + "…"
 
 
 def _unjudged(records: Sequence[UnjudgedRecord]) -> str:
@@ -365,12 +340,12 @@ def _unjudged(records: Sequence[UnjudgedRecord]) -> str:
 def _unjudged_row(record: UnjudgedRecord) -> str:
     place = "–"
     if record.first is not None:
-        place = f"row {record.first.row:,} of <code>{_text(record.first.shard)}</code>"
+        place = f"row {record.first.row:,} of <code>{text(record.first.shard)}</code>"
     return f"""<tr>
-<th scope="row" data-label="rule"><code>{_text(record.rule)}</code></th>
-<td data-label="reason">{_text(record.reason)}</td>
+<th scope="row" data-label="rule"><code>{text(record.rule)}</code></th>
+<td data-label="reason">{text(record.reason)}</td>
 <td data-label="rows" class="num">{record.count:,}</td>
-<td data-label="policy"><span class="tag">{_text(record.policy)}</span></td>
+<td data-label="policy"><span class="tag">{text(record.policy)}</span></td>
 <td data-label="first seen"><span>{place}</span></td>
 </tr>
 """
@@ -379,10 +354,10 @@ def _unjudged_row(record: UnjudgedRecord) -> str:
 def _run(manifest: Manifest) -> str:
     memory, pool = manifest.memory, manifest.pool
     longest = max((stage.seconds for stage in manifest.stages), default=0.0) or 1.0
-    memory_facts = _facts(
+    memory_facts = description_rows(
         [
-            ("peak", _text(format_bytes(memory.peak_bytes))),
-            ("cap", _text(format_bytes(memory.cap_bytes))),
+            ("peak", text(format_bytes(memory.peak_bytes))),
+            ("cap", text(format_bytes(memory.cap_bytes))),
             ("workers", f"{memory.workers}"),
         ]
     )
@@ -395,19 +370,19 @@ def _run(manifest: Manifest) -> str:
             f'<rect class="plain" width="{used:.2f}" height="20"/></svg>\n'
         )
     sha256 = manifest.subset.sha256
-    inputs = _facts(
+    inputs = description_rows(
         [
-            ("layout", _text(pool.layout)),
-            ("rows", f"{pool.rows:,} in {_count(pool.shards, 'shard')}"),
+            ("layout", text(pool.layout)),
+            ("rows", f"{pool.rows:,} in {count(pool.shards, 'shard')}"),
             ("uids", "stored in the pool" if pool.uid_source == "column" else "made from shard path and row"),
-            ("fingerprint", f"<code>{_text(pool.fingerprint)}</code>"),
-            *([("subset sha256", f"<code>{_text(sha256)}</code>")] if sha256 else []),
+            ("fingerprint", f"<code>{text(pool.fingerprint)}</code>"),
+            *([("subset sha256", f"<code>{text(sha256)}</code>")] if sha256 else []),
         ]
     )
-    versions = _facts(
+    versions = description_rows(
         [
-            ("pycurate", _text(manifest.pycurate)),
-            *((LABELS.get(name, name), _text(value)) for name, value in manifest.environment),
+            ("pycurate", text(manifest.pycurate)),
+            *((LABELS.get(name, name), text(value)) for name, value in manifest.environment),
         ]
     )
     return f"""<section aria-labelledby="run">
@@ -443,11 +418,11 @@ def _run(manifest: Manifest) -> str:
 
 def _stage(stage: StageRecord, longest: float) -> str:
     return f"""<tr>
-<th scope="row">{_text(stage.name)}<svg class="bar thin" viewBox="0 0 100 4" preserveAspectRatio="none" \
+<th scope="row">{text(stage.name)}<svg class="bar thin" viewBox="0 0 100 4" preserveAspectRatio="none" \
 aria-hidden="true"><rect class="gone" width="100" height="4"/>\
 <rect class="plain" width="{100 * stage.seconds / longest:.2f}" height="4"/></svg></th>
-<td class="num">{_text(format_seconds(stage.seconds))}</td>
-<td class="num">{_text(format_bytes(stage.bytes)) if stage.bytes else "–"}</td>
+<td class="num">{text(format_seconds(stage.seconds))}</td>
+<td class="num">{text(format_bytes(stage.bytes)) if stage.bytes else "–"}</td>
 <td class="num">{f"{stage.reused:,}" if stage.reused else "–"}</td>
 </tr>
 """
@@ -456,7 +431,7 @@ aria-hidden="true"><rect class="gone" width="100" height="4"/>\
 def _recipe(manifest: Manifest) -> str:
     return f"""<section aria-labelledby="recipe">
 <h2 id="recipe">The recipe</h2>
-<p class="note">Its hash is <code>{_text(manifest.recipe.hash)}</code>. Saved as a YAML file it repeats this run.</p>
-<pre tabindex="0" aria-label="Recipe as YAML">{_text(manifest.recipe.yaml)}</pre>
+<p class="note">Its hash is <code>{text(manifest.recipe.hash)}</code>. Saved as a YAML file it repeats this run.</p>
+<pre tabindex="0" aria-label="Recipe as YAML">{text(manifest.recipe.yaml)}</pre>
 </section>
 """

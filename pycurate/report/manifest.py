@@ -16,8 +16,10 @@ from pycurate.types import UnjudgedPolicy
 
 MANIFEST_NAME = "manifest.json"
 EXAMPLES_NAME = "examples.json"
+GROUPS_NAME = "groups.parquet"
 
 Side = Literal["above", "below"]
+GroupChoice = Literal["largest", "least similar"]
 
 
 class _Record(BaseModel):
@@ -156,6 +158,33 @@ class SubsetRecord(_Record):
     sha256: str | None = None
 
 
+class GroupSizeRecord(_Record):
+    """``groups`` groups have ``low`` to ``high`` rows, with the row kept."""
+
+    low: int
+    high: int
+    groups: int
+
+
+class DuplicatesRecord(_Record):
+    """The groups of duplicates that one step found, and the rows it dropped from them."""
+
+    step: str
+    groups: int
+    dropped: int
+    largest: int
+    sizes: tuple[GroupSizeRecord, ...] = ()
+
+
+class GroupsRecord(_Record):
+    """``groups.parquet``, relative to the folder of the manifest: a row for each row dropped and each row kept."""
+
+    path: str
+    rows: int
+    sha256: str | None = None
+    steps: tuple[DuplicatesRecord, ...] = ()
+
+
 class Manifest(_Record):
     """Everything about a finished run but its rows; ``created`` is ISO 8601 in UTC."""
 
@@ -171,6 +200,7 @@ class Manifest(_Record):
     memory: MemoryRecord
     environment: EnvironmentRecord
     subset: SubsetRecord
+    groups: GroupsRecord | None = None  # of runs with a step that drops duplicates
 
 
 class ExampleRow(_Record):
@@ -194,10 +224,24 @@ class ExampleGroup(_Record):
     rows: tuple[ExampleRow, ...]
 
 
+class DuplicateGroup(_Record):
+    """One group of duplicates: the row that was kept, ``size`` rows with it, and some of those that were dropped.
+
+    ``value`` of a dropped row is its similarity to the row in whose favour it was dropped.
+    """
+
+    step: str
+    choice: GroupChoice
+    size: int
+    keeper: ExampleRow
+    rows: tuple[ExampleRow, ...]
+
+
 class Examples(_Record):
     """``examples.json``: kept apart from the manifest because pictures are large."""
 
     groups: tuple[ExampleGroup, ...] = ()
+    duplicates: tuple[DuplicateGroup, ...] = ()
 
 
 _RecordT = TypeVar("_RecordT", bound=_Record)

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from pycurate.kernels.uid import format_hex
 from pycurate.ops.score_statistics import ScoreStatistics, score_statistics
 from pycurate.pipeline.decide import Decider, Decision
+from pycurate.pipeline.groups import StepGroups
 from pycurate.pipeline.workspace import digest
 from pycurate.report.manifest import (
+    DuplicatesRecord,
     FirstPlace,
+    GroupSizeRecord,
     HistogramRecord,
     RuleRecord,
     ScoreRecord,
@@ -272,3 +275,20 @@ def manifest_unjudged(decider: Decider, outcome: Outcome) -> tuple[UnjudgedRecor
         for (rule, reason), found in sorted(outcome.unjudged.items())
     )
     return dropped + kept
+
+
+def manifest_duplicates(duplicates: Sequence[StepGroups]) -> tuple[DuplicatesRecord, ...]:
+    """The groups of every step that drops duplicates, counted by their size in powers of two."""
+    return tuple(
+        DuplicatesRecord(
+            step=made.step,
+            groups=made.groups,
+            dropped=made.removed,
+            largest=made.largest[0].size if made.largest else 0,
+            sizes=tuple(
+                GroupSizeRecord(low=1 << power, high=(2 << power) - 1, groups=made.sizes[power])
+                for power in sorted(made.sizes)
+            ),
+        )
+        for made in duplicates
+    )

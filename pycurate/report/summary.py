@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pycurate.report.formats import format_bytes, format_seconds, format_share
 from pycurate.report.html import REPORT_NAME
-from pycurate.report.manifest import MANIFEST_NAME, Manifest, StepRecord
+from pycurate.report.manifest import GROUPS_NAME, MANIFEST_NAME, Manifest, StepRecord
 
 HEADINGS = ("rows in", "dropped", "share", "kept")
 NARROWEST_NAME = 24
@@ -41,7 +41,11 @@ def render_summary(manifest: Manifest, out_dir: Path | str = "", *, width: int =
     ]
     out_dir = Path(out_dir)
     files = [("subset", out_dir / manifest.subset.path)]
-    files += [(Path(n).stem, out_dir / n) for n in ("ledger", REPORT_NAME, MANIFEST_NAME) if (out_dir / n).exists()]
+    files += [
+        (Path(n).stem, out_dir / n)
+        for n in ("ledger", GROUPS_NAME, REPORT_NAME, MANIFEST_NAME)
+        if (out_dir / n).exists()
+    ]
     return "\n".join([*lines, *(f"{name:<10}{path}" for name, path in files)])
 
 

@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from pycurate.ops.dedup.priority import Order, priority_keys
 from pycurate.ops.selection.bounds import missing
-from pycurate.pipeline.pool_rows import pool_ranks, pool_uids, shard_starts
+from pycurate.pipeline.pool_rows import new_array, pool_ranks, pool_uids, shard_starts
 from pycurate.pipeline.step import Artefact, FitView, Needs
 from pycurate.steps.base import DecidingStep, codes_of, numeric
 from pycurate.types import UID_DTYPE, Rule, ScoreArray, UidArray, Verdict
@@ -22,6 +22,8 @@ Keep: TypeAlias = Literal["lowest_uid"] | dict[Order, str]
 
 _KEEP = "expected lowest_uid, or one of {highest: <column>} and {lowest: <column>}"
 _PART_ROWS = 1 << 18
+PARTNER_ROW_BYTES = 20
+"""Of a row in ``Partners``: a uid and a float32."""
 
 
 class DedupStep(DecidingStep):
@@ -41,6 +43,8 @@ class DedupStep(DecidingStep):
     """
 
     fits: ClassVar[bool] = True
+    artefact_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES
+    scratch_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES  # a step adds its own, 40 for ``ranks``
 
     keep: Keep = "lowest_uid"
     of: Literal["pool", "survivors"] = "survivors"
@@ -194,8 +198,8 @@ class Partners:
     def none(cls, view: FitView) -> Partners:
         """No row duplicates another."""
         starts, rows = shard_starts(view)
-        partner = np.memmap(view.scratch / "partner.bin", UID_DTYPE, "w+", shape=(max(rows, 1),))[:rows]
-        similarity = np.memmap(view.scratch / "similarity.bin", np.float32, "w+", shape=(max(rows, 1),))[:rows]
+        partner = new_array(view.scratch / "partner.bin", UID_DTYPE, (rows,))
+        similarity = new_array(view.scratch / "similarity.bin", np.float32, (rows,))
         for begin in range(0, rows, _PART_ROWS):
             similarity[begin : begin + _PART_ROWS] = np.nan
         return cls(starts, partner, similarity)

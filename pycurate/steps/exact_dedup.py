@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import model_validator
 
+from pycurate.errors import RecipeError
 from pycurate.kernels.uid import find, sort_uids
 from pycurate.ops.dedup.exact import Normalise, embedding_keys, missing_keys, run_starts, text_keys
 from pycurate.pipeline.external_sort import duplicate_keys, write_run
 from pycurate.pipeline.record_sort import RecordSort
 from pycurate.pipeline.step import Artefact, FitView, Needs
-from pycurate.steps.dedup_base import DedupStep, Partners
+from pycurate.steps.dedup_base import PARTNER_ROW_BYTES, DedupStep, Partners
 from pycurate.steps.frequency import KEY_COLUMNS
 from pycurate.types import UID_DTYPE, Block, ScoreArray, UidArray
+
+if TYPE_CHECKING:
+    from pycurate.io.pool import Pool
 
 EMBEDDING = "embedding"
 
@@ -45,6 +49,7 @@ class ExactDedup(DedupStep):
 
     kind: ClassVar[str] = "exact_dedup"
     shorthand: ClassVar[str] = "key"
+    scratch_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES + 16 + 8 + 40  # keys, those repeated, and rows with them
 
     key: str
     embedding: str | None = None
@@ -91,6 +96,20 @@ class ExactDedup(DedupStep):
     @property
     def unjudgeable(self) -> str:
         return f"no {self.key} to compare"
+
+    def check_pool(self, pool: Pool) -> None:
+        if self.embedding:
+            return
+        kind = pool.columns[pool.stored_name(self.column)]
+        if "<" in kind:  # list, struct, map
+            raise RecipeError(
+                f"step {self.title!r}: column {self.column!r} is {kind}; expected one text, number or bytes a row"
+            )
+        if self.normaliser is not None and kind not in ("string", "large_string", "null"):
+            raise RecipeError(
+                f"step {self.title!r}: column {self.column!r} is {kind}, and only text can be normalised; set "
+                "normalise: false to compare it as it is"
+            )
 
     def score_needs(self) -> Needs:
         return Needs(embeddings=(self.embedding,)) if self.embedding else Needs(columns=(self.column,))

@@ -39,6 +39,7 @@ class Frequency(DecidingStep):
 
     kind: ClassVar[str] = "frequency"
     fits: ClassVar[bool] = True
+    scratch_row_bytes: ClassVar[int] = 16  # sorted keys
 
     key: str
     max_rows: int = Field(ge=1)

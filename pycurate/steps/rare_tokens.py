@@ -14,6 +14,7 @@ from pycurate.ops.selection.bounds import missing
 from pycurate.ops.text.caption_measures import caption_words
 from pycurate.ops.text.grams import caption_grams, frequent_cut
 from pycurate.pipeline.exchange import KeyRange, key_ranges
+from pycurate.pipeline.pool_rows import new_array, shard_starts
 from pycurate.pipeline.step import Artefact, FitView, Needs, Pairs
 from pycurate.steps.base import DecidingStep, codes_of
 from pycurate.types import Block, Rule, ScoreArray, UidArray, Verdict
@@ -39,6 +40,8 @@ class RareTokens(DecidingStep):
 
     kind: ClassVar[str] = "rare_tokens"
     fits: ClassVar[bool] = True
+    artefact_row_bytes: ClassVar[int] = 8  # the count of the rarest gram
+    scratch_row_bytes: ClassVar[int] = 8
     exchanges: ClassVar[bool] = True
     python_bound: ClassVar[bool] = True
 
@@ -84,11 +87,8 @@ class RareTokens(DecidingStep):
         if cut is None:
             return {"grams": sum(sizes.values())}
         count, ties = cut
-        starts, rows = {}, 0
-        for shard in view.shards:
-            starts[shard] = rows
-            rows += view.rows(shard)
-        rarest = np.memmap(view.scratch / "rarest.bin", np.int64, "w+", shape=(rows,))
+        starts, rows = shard_starts(view)
+        rarest = new_array(view.scratch / "rarest.bin", np.int64, (rows,))
         for part in key_ranges(view):
             rare, ties = _rare(part, count, ties)
             for shard, places, counts in part.rows(rare):

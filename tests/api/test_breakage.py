@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pycurate import run
+from pycurate import Recipe, run
 from pycurate.errors import PoolError, RecipeError, WorkspaceError
 
 
@@ -44,6 +44,15 @@ def test_a_full_disk_loses_nothing_that_was_finished(small_disk: Path, tmp_path:
     run("datacomp-clip-l14-30", pool, small_disk / "out", processes=False)
     fresh = run("datacomp-clip-l14-30", pool, tmp_path / "fresh", processes=False)
     assert (small_disk / "out" / "subset.npy").read_bytes() == fresh.subset.read_bytes()
+
+
+def test_a_disk_that_is_full_in_a_fit_is_named(small_disk: Path, tmp_path: Path, pool_factory: Any) -> None:
+    pool = pool_factory.datacomp(tmp_path / "large", shards=2, rows=12_000, text=["same"] * 24_000)
+    recipe = Recipe(name="r", steps=[{"exact_dedup": "caption"}])
+    with pytest.raises(WorkspaceError, match=r"cannot write .*scratch.*: the disk is full; free some space there"):
+        run(recipe, pool, small_disk / "out", processes=False)
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    assert run(recipe, pool, small_disk / "out", processes=False).manifest.counts.kept == 1
 
 
 def test_a_read_only_disk_is_named(small_disk: Path, pool: Path) -> None:

@@ -326,3 +326,11 @@ def test_people_and_machines_read_it(pool: Path, tmp_path: Path) -> None:
         assert words in text
     long = replace(made, time=estimate_time(Sample(1000, 1.0, 0.0), 10**9, 10**9, 1, False, 3))
     assert "about 278.3 h" in shown(long)
+
+
+def test_duplicates_need_scratch_partners_and_groups(pool: Path) -> None:
+    recipe = Recipe(name="r", steps=[{"exact_dedup": "url"}, {"exact_dedup": "caption"}])
+    disk = plan(recipe, pool, sample_seconds=0).disk
+    assert disk.artefact_bytes == 2 * 20 * TOTAL
+    assert disk.scratch_bytes == (2 * 84 + 168) * TOTAL
+    assert disk.groups_bytes == 124 * TOTAL

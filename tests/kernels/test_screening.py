@@ -89,4 +89,35 @@ def test_rows_that_hold_all_their_energy_in_one_direction() -> None:
 def test_a_flat_spectrum_is_not_worth_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(screening, "_SECONDS", 0.05)
     x = np.random.default_rng(0).standard_normal((4000, 512)).astype(np.float32)
-    assert screening.screening_of([(x, "float32", np.arange(len(x)))], 0.9, None) is None
+    assert screening.screening_of([(x, "float32", np.arange(len(x)))], 0.9, None, 1) is None
+
+
+@pytest.mark.parametrize(("m", "n", "d"), [(0, 3, 5), (1, 1, 1), (9, 49, 33), (8, 96, 16), (3, 0, 7), (2, 3, 0)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_products_of_samples(isa: None, m: int, n: int, d: int, threads: int) -> None:
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((rows, d)).astype(np.float32) for rows in (m, n))
+    found = _core.fused_similarity.products(a, b, threads)
+    assert found.shape == (m, n)
+    np.testing.assert_allclose(found, a.astype(np.float64) @ b.T.astype(np.float64), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "d"), [(0, 4), (1, 1), (5, 5), (16, 100)])
+def test_orthonormal_rows_span_what_the_rows_do(count: int, d: int) -> None:
+    rows = np.random.default_rng(1).standard_normal((count, d)).astype(np.float32)
+    basis = _core.fused_similarity.orthonormalise(rows).astype(np.float64)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(count), atol=1e-6)
+    np.testing.assert_allclose(rows @ basis.T @ basis, rows, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["zeros", "equal", "nearly equal", "axes"])
+def test_rows_in_the_span_of_others_are_replaced(kind: str) -> None:
+    rows = np.zeros((6, 8), np.float32)
+    if kind in ("equal", "nearly equal"):
+        rows[:] = np.arange(1, 9)
+    if kind == "nearly equal":
+        rows[3, 0] += np.float32(1e-6)
+    if kind == "axes":
+        rows[:, :3] = np.eye(3)[[0, 1, 2, 0, 1, 2]]
+    basis = _core.fused_similarity.orthonormalise(rows).astype(np.float64)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(6), atol=1e-6)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pycurate.errors import WorkspaceError
+from pycurate.pipeline.pool_rows import new_array
 from pycurate.pipeline.record_sort import RecordSort
 
 
@@ -59,3 +63,24 @@ def test_a_file_cut_behind_our_back_is_an_error(tmp_path: Path) -> None:
             file.truncate(50)
         with pytest.raises(WorkspaceError, match="became shorter"):
             list(sort.ranges(1 << 20))
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    told = r"cannot write .*records: the disk is full; free some space"
+    with RecordSort(tmp_path / "records", 2, 2) as sort, pytest.raises(WorkspaceError, match=told):
+        sort.append(np.ones((5, 2), np.uint64))
+    with pytest.raises(WorkspaceError, match=r"cannot write .*ranks: the disk is full; free some space"):
+        new_array(tmp_path / "ranks", np.int64, (7,))
+
+
+def test_a_new_array_takes_its_space_at_once(tmp_path: Path) -> None:
+    made = new_array(tmp_path / "a", "u8,u8", (1000, 3))
+    assert (made.shape, made.dtype, (tmp_path / "a").stat().st_size) == ((1000, 3), np.dtype("u8,u8"), 48_000)
+    assert (tmp_path / "a").stat().st_blocks * 512 >= 48_000
+    made["f0"][999, 2] = 7
+    assert new_array(tmp_path / "b", np.int8, (0,)).shape == (0,)

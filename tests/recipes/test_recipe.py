@@ -14,6 +14,7 @@ from pycurate.steps import (
     STEPS,
     CaptionRules,
     ClipScore,
+    ExactDedup,
     Filter,
     Frequency,
     ImageRules,
@@ -44,6 +45,8 @@ steps:
   - text_entity: {wordnet: folder, entities: ids.txt}
   - frequency: {key: caption, max_rows: 10, normalise: true}
   - rare_tokens: {vocabulary: 1000}
+  - exact_dedup: url
+  - exact_dedup: {key: embedding, embedding: l14_img, keep: {highest: clip}, of: pool}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
 """
 
@@ -67,6 +70,8 @@ def in_python() -> Recipe:
             TextEntity(wordnet="folder", entities="ids.txt"),
             Frequency(key="caption", max_rows=10, normalise=True),
             RareTokens(vocabulary=1000),
+            ExactDedup(key="url"),
+            ExactDedup(key="embedding", embedding="l14_img", keep={"highest": "clip"}, of="pool"),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
         ],
     )

@@ -257,7 +257,7 @@ def test_a_hundred_thousand_identical_rows_in_bounded_memory(tmp_path: Path, poo
         tmp_path / "pool", shards=2, rows=rows // 2, embeddings=embeddings, text=["same"] * rows, **constant
     )
     recipe = Recipe(name="r", steps=[{"exact_dedup": "caption"}])
-    made = run(recipe, pool, tmp_path / "out", memory_bytes=300 << 20)
+    made = run(recipe, pool, tmp_path / "out", memory_bytes=400 << 20)
     assert made.manifest.counts.kept == 1
     recipe = Recipe(name="r", steps=[{"exact_dedup": {"key": "embedding", "embedding": "b32_img"}}])
     assert run(recipe, pool, tmp_path / "bits").manifest.counts.kept == 1
@@ -271,3 +271,30 @@ def test_the_repeats_of_real_captions_are_dropped(tmp_path: Path, shared_data: P
     recipe = Recipe(name="r", steps=[{"exact_dedup": {"key": "caption", "normalise": False}}])
     made = run(recipe, tmp_path / "pool", tmp_path / "out")
     assert (made.manifest.counts.rows, made.manifest.counts.dropped) == (10_500, 8_468)
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"key": "original_width", "normalise": True}, "column 'original_width' is int64, and only text can be normal"),
+        ({"key": "tags"}, "column 'tags' is list<element: string>; expected one text, number or bytes a row"),
+        ({"key": "phash"}, "the pool has no column 'phash'"),
+        ({"key": "embedding", "embedding": "b33_img"}, "no embedding 'b33_img'; did you mean 'b32_img'"),
+        ({"key": "url", "keep": {"highest": "clip_l14"}}, "the pool has no column 'clip_l14'"),
+    ],
+)
+def test_a_pool_that_does_not_suit_is_refused_before_anything_runs(
+    tmp_path: Path, pool_factory: Any, step: dict[str, Any], message: str
+) -> None:
+    pool = pool_factory.datacomp(tmp_path / "pool", shards=1, rows=20, tags=[["a"]] * 20)
+    with pytest.raises(RecipeError, match=message):
+        run(Recipe(name="r", steps=[{"exact_dedup": step}]), pool, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_and_columns_without_any_value_can_be_keys(tmp_path: Path, pool_factory: Any) -> None:
+    pool = pool_factory.datacomp(tmp_path / "pool", shards=1, rows=20, text=[None] * 20, n=[i % 6 for i in range(20)])
+    made = run(Recipe(name="r", steps=[{"exact_dedup": "n"}]), pool, tmp_path / "out")
+    assert made.manifest.counts.kept == 6
+    recipe = Recipe(name="r", steps=[{"exact_dedup": {"key": "caption", "unjudged": "keep"}}])
+    assert run(recipe, pool, tmp_path / "out").manifest.counts.kept == 20

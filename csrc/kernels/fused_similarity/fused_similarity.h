@@ -164,6 +164,14 @@ bool top_k(const Operand& a, const Operand* b, std::size_t k, std::int64_t* rows
 bool log_sum_exp(const Operand& a, const Operand& b, double scale, double* out_a, double* out_b,
                  std::size_t threads, const Poll& poll, Work& work);
 
+/// out[i][k] = canonical sum of products of a's row i and b's row k: (m, d), (n, d) and (m, n) in C order.
+void products(const float* a, std::size_t m, const float* b, std::size_t n, std::size_t d, float* out,
+              std::size_t threads);
+
+/// Of (count, d) rows, count <= d, the Gram-Schmidt basis, computed in float64; a row in the span of those
+/// before it is replaced by one that is not.
+void orthonormalise(const float* rows, std::size_t count, std::size_t d, float* out);
+
 /// Per row the lowest row with the same bits, -1 for the first.
 bool find_copies(Matrix x, std::size_t n, std::size_t d, Element element, std::int64_t* copy_of,
                  std::size_t threads, const Poll& poll);

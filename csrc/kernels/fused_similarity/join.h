@@ -9,6 +9,9 @@
 //   settled(panel_a, panel_b)          true: no pair of these panels can matter any more
 //   wants(slot, i, j, upper, lower)    an upper bound of a score, and a function that gives a lower one;
 //                                      false: nothing to do, or done without the score
+//   postpone(slot, i, j, upper)        where limits move, in place of `wants`: the bound reaches a limit, but
+//   the
+//                                      estimate in its middle does not; those whose estimate does are scored
 //   take(slot, i, j, score)            a canonical score that reaches one of its two limits
 //   done(slot)                         true: end the join
 //
@@ -41,6 +44,10 @@ constexpr int dense_survivors = 80;
 constexpr std::size_t sampled_tiles = 400;
 // What a stage's call costs besides its steps, in steps.
 constexpr std::size_t call_steps = 6;
+// Pairs that wait to be scored together: scoring asks for the rows of the next four while it reads four, and
+// a tile alone seldom has as many (2.6 of the 32 nearest of 50,000 rows). Limits are that much older
+// meanwhile.
+constexpr std::size_t waiting_pairs = 128;
 
 template <class Epilogue>
 class Join {
@@ -114,9 +121,12 @@ class Join {
         std::size_t wide_panel_at = SIZE_MAX;
         AlignedBuffer<std::int32_t> sums{group_rows * panel_rows};
         AlignedBuffer<float> upper{group_rows * panel_rows}, dots{group_rows * panel_rows};
-        std::uint64_t masks[group_rows];
+        std::uint64_t masks[group_rows], near[group_rows];
         float row_limits[group_rows], col_limits[panel_rows], least_col_limit = low;
         std::size_t limits_at = SIZE_MAX;
+        std::size_t waiting = 0;  // positions of pairs to score
+        std::uint32_t waiting_rows[waiting_pairs + group_rows * panel_rows],
+            waiting_cols[waiting_pairs + group_rows * panel_rows];
     };
 
     static std::size_t blocks(const Operand& o) noexcept {
@@ -173,6 +183,7 @@ class Join {
                         if (row < a_.n) join_tile(w, row, pb * panel_rows, panel_a0);
                     }
                 }
+                score_waiting(w);
                 if (epilogue_.done(w.slot)) ended_.store(true, std::memory_order_relaxed);
                 if (ended_.load(std::memory_order_relaxed)) return;
             }
@@ -262,10 +273,11 @@ class Join {
         if constexpr (!Epilogue::moving)
             for (std::size_t r = 0; r < group_rows; ++r) w.row_limits[r] = limit_of_row(row + r);
         return kernels.bound(w.sums.data(), stage_a.group_share.data() + row,
+                             Epilogue::moving ? stage_b.panel_share.data() + col : nullptr,
                              {a_.factors.data() + row, a_.biases.data() + row},
                              {b_.factors.data() + col, b_.biases.data() + col},
                              static_cast<float>(stage_a.unit), static_cast<float>(stage_a.extra),
-                             w.row_limits, col_limits, w.upper.data(), w.masks);
+                             w.row_limits, col_limits, w.upper.data(), w.masks, w.near);
     }
 
     /// Choose the stages to run by what they leave of some tiles, drawn evenly: those for which the expected
@@ -337,12 +349,21 @@ class Join {
         int count = 0;
         for (std::size_t r = 0; r < group_rows; ++r) {
             std::uint64_t mask = w.masks[r] & valid_columns(row + r, col);
+            if constexpr (Epilogue::moving) {
+                wanted[r] = mask & w.near[r];
+                count += std::popcount(wanted[r]);
+                mask ^= wanted[r];
+            }
             for (; mask != 0; mask &= mask - 1u) {
                 const auto c = static_cast<std::size_t>(std::countr_zero(mask));
                 const float upper = w.upper[r * panel_rows + c];
-                const auto lower = [&] { return lower_bound(upper, row + r, col + c); };
-                if (epilogue_.wants(w.slot, row + r, col + c, upper, lower))
-                    wanted[r] |= std::uint64_t{1} << c, ++count;
+                if constexpr (Epilogue::moving) {
+                    epilogue_.postpone(w.slot, row + r, col + c, upper);
+                } else {
+                    const auto lower = [&] { return lower_bound(upper, row + r, col + c); };
+                    if (epilogue_.wants(w.slot, row + r, col + c, upper, lower))
+                        wanted[r] |= std::uint64_t{1} << c, ++count;
+                }
             }
         }
         if (count == 0) return;
@@ -350,23 +371,35 @@ class Join {
             score_tile(w, row, col, wanted);
             return;
         }
-        w.work.scored_pairs += static_cast<std::uint64_t>(count);
-        score_pairs(w, row, col, wanted);
+        wait(w, row, col, wanted);
     }
 
-    /// Canonical scores of the pairs of a tile that `masks` names.
-    void score_pairs(Worker& w, std::size_t row, std::size_t col, const std::uint64_t* masks) {
-        std::uint32_t rows[group_rows * panel_rows], cols[group_rows * panel_rows];
-        float scores[group_rows * panel_rows];
-        std::size_t count = 0;
+    /// The pairs of a tile that `masks` names are scored soon.
+    void wait(Worker& w, std::size_t row, std::size_t col, const std::uint64_t* masks) {
         for (std::size_t r = 0; r < group_rows; ++r)
-            for (std::uint64_t mask = masks[r]; mask != 0; mask &= mask - 1u, ++count) {
-                rows[count] = static_cast<std::uint32_t>(row + r);
-                cols[count] =
+            for (std::uint64_t mask = masks[r]; mask != 0; mask &= mask - 1u, ++w.waiting) {
+                w.waiting_rows[w.waiting] = static_cast<std::uint32_t>(row + r);
+                w.waiting_cols[w.waiting] =
                     static_cast<std::uint32_t>(col) + static_cast<std::uint32_t>(std::countr_zero(mask));
             }
-        a_.scores(rows, b_, cols, count, scores);
-        for (std::size_t k = 0; k < count; ++k) offer(w, rows[k], cols[k], scores[k]);
+        if (w.waiting >= waiting_pairs) score_waiting(w);
+    }
+
+    void score_waiting(Worker& w) {
+        constexpr std::size_t most = waiting_pairs + group_rows * panel_rows;
+        // In order of their columns, of which a panel has few: each is read from memory once.
+        std::uint32_t rows[most], cols[most], ends[panel_rows + 1] = {};
+        float scores[most];
+        for (std::size_t k = 0; k < w.waiting; ++k) ++ends[w.waiting_cols[k] % panel_rows + 1];
+        for (std::size_t c = 0; c < panel_rows; ++c) ends[c + 1] += ends[c];
+        for (std::size_t k = 0; k < w.waiting; ++k) {
+            const std::uint32_t place = ends[w.waiting_cols[k] % panel_rows]++;
+            rows[place] = w.waiting_rows[k], cols[place] = w.waiting_cols[k];
+        }
+        w.work.scored_pairs += w.waiting;
+        a_.scores(rows, b_, cols, w.waiting, scores);
+        for (std::size_t k = 0; k < w.waiting; ++k) offer(w, rows[k], cols[k], scores[k]);
+        w.waiting = 0;
     }
 
     void offer(Worker& w, std::size_t i, std::size_t j, float score) {
@@ -392,7 +425,7 @@ class Join {
         for (std::size_t r = 0; r < group_rows; ++r)
             masks[r] = valid_columns(row + r, col) & (wanted != nullptr ? wanted[r] : ~std::uint64_t{0});
         if (!tiled) {
-            score_pairs(w, row, col, masks);
+            wait(w, row, col, masks);
             return;
         }
         for (std::size_t r = 0; r < group_rows; ++r)

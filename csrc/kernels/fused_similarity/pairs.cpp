@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "kernels/fused_similarity/join.h"
+#include "kernels/fused_similarity/ranked.h"
 
 namespace pycurate::fused_similarity {
 namespace {
@@ -147,22 +148,11 @@ struct CountAbove : FixedLimit {
     bool done(Slot&) const noexcept { return false; }
 };
 
-/// A similarity and the rank it came from as one number: larger is more similar, then of lower rank.
+/// The best score of each position with the rank it came from.
 class Best {
   public:
-    static std::uint64_t packed(float score, std::uint32_t rank) noexcept {
-        const auto bits = std::bit_cast<std::uint32_t>(score + 0.0f);  // -0 counts as 0
-        const std::uint32_t ordered = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-        return static_cast<std::uint64_t>(ordered) << 32 | static_cast<std::uint32_t>(~rank);
-    }
-    static float score_of(std::uint64_t value) noexcept {
-        const auto ordered = static_cast<std::uint32_t>(value >> 32);
-        return std::bit_cast<float>((ordered & 0x80000000u) != 0 ? ordered & 0x7fffffffu : ~ordered);
-    }
-    static std::uint32_t rank_of(std::uint64_t value) noexcept { return ~static_cast<std::uint32_t>(value); }
-
     explicit Best(std::size_t n) : values_(n) {}
-    bool empty(std::size_t i) const noexcept { return values_[i].load(std::memory_order_relaxed) == 0; }
+    bool empty(std::size_t i) const noexcept { return at(i) == Ranked::none; }
     std::uint64_t at(std::size_t i) const noexcept { return values_[i].load(std::memory_order_relaxed); }
     void raise(std::size_t i, std::uint64_t value) noexcept {
         std::uint64_t old = at(i);
@@ -171,7 +161,7 @@ class Best {
     }
 
   private:
-    std::vector<std::atomic<std::uint64_t>> values_;  // by position; 0: none
+    std::vector<std::atomic<std::uint64_t>> values_;  // by position
 };
 
 struct MaxEarlier : FixedLimit {
@@ -197,14 +187,14 @@ struct MaxEarlier : FixedLimit {
     template <class Lower>
     bool wants(Slot&, std::size_t i, std::size_t j, float upper, const Lower&) const noexcept {
         const std::uint64_t best = rank_a(i) > rank_b(j) ? best_a.at(i) : of_b.at(j);
-        return best == 0 || !(upper < Best::score_of(best));
+        return best == Ranked::none || !(upper < Ranked::score(best));
     }
     void take(Slot&, std::size_t i, std::size_t j, float score) noexcept {
         const std::uint32_t x = rank_a(i), y = rank_b(j);
         if (x > y)
-            best_a.raise(i, Best::packed(score, y));
+            best_a.raise(i, Ranked::of(score, y));
         else
-            of_b.raise(j, Best::packed(score, x));
+            of_b.raise(j, Ranked::of(score, x));
     }
     bool done(Slot&) const noexcept { return false; }
 };
@@ -212,9 +202,8 @@ struct MaxEarlier : FixedLimit {
 void write_best(const Operand& o, const Best& best, std::int64_t* ranks, float* similarities) {
     for (std::size_t i = 0; i < o.n; ++i) {
         const std::uint32_t at = o.order[i];
-        ranks[at] = best.empty(i) ? -1 : static_cast<std::int64_t>(Best::rank_of(best.at(i)));
-        similarities[at] =
-            best.empty(i) ? static_cast<float>(rowwise::quiet_nan) : Best::score_of(best.at(i));
+        ranks[at] = best.empty(i) ? -1 : static_cast<std::int64_t>(Ranked::number(best.at(i)));
+        similarities[at] = best.empty(i) ? static_cast<float>(rowwise::quiet_nan) : Ranked::score(best.at(i));
     }
 }
 

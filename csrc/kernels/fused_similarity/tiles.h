@@ -58,10 +58,11 @@ struct Kernels {
     ///   upper[r][c] = (row.factors[r] * col.factors[c]) * (unit * (sums[r][c] + slack[r]) + extra)
     ///                 + row.biases[r] + col.biases[c]
     /// and per row a mask of the columns where it reaches row_limit[r], or, unless null, col_limit[c]; or is
-    /// NaN. True when a mask is not 0.
-    bool (*bound)(const std::int32_t* sums, const std::int32_t* slack, Bounds row, Bounds col, float unit,
-                  float extra, const float* row_limit, const float* col_limit, float* upper,
-                  std::uint64_t* masks) noexcept;
+    /// NaN. True when a mask is not 0. Unless `col_share` is null, likewise `near`: a mask of the columns
+    /// where the estimate itself does, without what the bound adds: sums[r][c] - col_share[c] for the sum.
+    bool (*bound)(const std::int32_t* sums, const std::int32_t* slack, const std::int32_t* col_share,
+                  Bounds row, Bounds col, float unit, float extra, const float* row_limit,
+                  const float* col_limit, float* upper, std::uint64_t* masks, std::uint64_t* near) noexcept;
 
     /// Canonical sums of 8 rows with 48, out[8][48]. Rows are float32, `stride` apart, filled up with zeros
     /// to a multiple of 16 that `width` says.
@@ -78,6 +79,10 @@ struct Kernels {
     /// time are folded, as eights of a canonical sum are, +4, +2, +1; the eights come one after the other.
     void (*add_exponentials)(const double* mantissas, const double* exponents, const double* row_exponents,
                              const double* col_exponents, double* row_sums, double* col_sums) noexcept;
+
+    /// Puts `found`, greater than best[0], into the `k` numbers of `best`, which rise, in place of the least.
+    /// best[k] is not smaller than any.
+    void (*insert)(std::uint64_t* best, std::size_t k, std::uint64_t found) noexcept;
 
     /// out[j][16] = rows[16][stride] transposed, times factors[16].
     void (*transpose)(const float* rows, std::size_t stride, std::size_t d, const float* factors,

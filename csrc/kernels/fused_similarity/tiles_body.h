@@ -118,29 +118,45 @@ void project(const float* x, std::size_t d, const float* weights, float* out) no
 }
 
 template <class V>
-bool bound(const std::int32_t* sums, const std::int32_t* slack, Bounds row, Bounds col, float unit,
-           float extra, const float* row_limit, const float* col_limit, float* upper,
-           std::uint64_t* masks) noexcept {
+bool bound(const std::int32_t* sums, const std::int32_t* slack, const std::int32_t* col_share, Bounds row,
+           Bounds col, float unit, float extra, const float* row_limit, const float* col_limit, float* upper,
+           std::uint64_t* masks, std::uint64_t* near) noexcept {
     std::uint64_t any = 0;
+    const auto units = V::set(unit);
     for (std::size_t r = 0; r < group_rows; ++r) {
-        const auto added = V::set(static_cast<float>(slack[r]) * unit + extra), units = V::set(unit);
+        const auto added = V::set(static_cast<float>(slack[r]) * unit + extra);
         const auto factor = V::set(row.factors[r]), bias = V::set(row.biases[r]),
                    limit = V::set(row_limit[r]);
-        std::uint64_t mask = 0;
-        for (std::size_t c = 0; c < panel_rows; c += lanes) {
-            const auto cosine = V::multiply_add(V::from_int32(sums + r * panel_rows + c), units, added);
-            const auto factors = V::multiply(factor, V::load(col.factors + c));
-            const auto biases = V::add(bias, V::load(col.biases + c));
-            const auto score = V::multiply_add(factors, cosine, biases);
-            V::store(score, upper + r * panel_rows + c);
+        const auto reaching = [&](auto score, std::size_t c) noexcept {
             std::uint64_t reached = V::not_below(score, limit);
             if (col_limit != nullptr) reached |= V::not_below(score, V::load(col_limit + c));
-            mask |= reached << c;
+            return reached << c;
+        };
+        std::uint64_t mask = 0, near_mask = 0;
+        for (std::size_t c = 0; c < panel_rows; c += lanes) {
+            const auto sum = V::from_int32(sums + r * panel_rows + c);
+            const auto factors = V::multiply(factor, V::load(col.factors + c));
+            const auto biases = V::add(bias, V::load(col.biases + c));
+            const auto score = V::multiply_add(factors, V::multiply_add(sum, units, added), biases);
+            V::store(score, upper + r * panel_rows + c);
+            mask |= reaching(score, c);
+            if (col_share == nullptr) continue;
+            const auto alone = V::multiply(V::subtract(sum, V::from_int32(col_share + c)), units);
+            near_mask |= reaching(V::multiply_add(factors, alone, biases), c);
         }
         masks[r] = mask;
+        if (col_share != nullptr) near[r] = near_mask;
         any |= mask;
     }
     return any != 0;
+}
+
+/// Without a branch: each becomes the middle one of itself, the next and what came.
+inline void insert(std::uint64_t* best, std::size_t k, std::uint64_t found) noexcept {
+    for (std::size_t p = 0; p < k; ++p) {
+        const std::uint64_t larger = best[p] > found ? best[p] : found;
+        best[p] = larger < best[p + 1] ? larger : best[p + 1];
+    }
 }
 
 /// Four rows by six, then the fold of each sum: the sums of a canonical similarity lie along the coordinates,

@@ -13,7 +13,7 @@ from xxhash import xxh3_128_digest
 from pycurate.arrow import arrow_texts
 from pycurate.errors import InputError
 from pycurate.kernels.uid import sort_uids
-from pycurate.ops.dedup.priority import priority_keys
+from pycurate.ops.dedup.priority import Order, priority_keys
 from pycurate.ops.dedup.urls import normalise_url
 from pycurate.ops.text.row_keys import NO_KEY, normalise_caption, row_keys
 from pycurate.types import UID_DTYPE, ScoreArray, UidArray
@@ -63,18 +63,13 @@ def exact_duplicates(
         An argument of another type or length; ``normalise`` of what is not text.
     """
     keys = _keys_of(values, normalise)
-    places = np.zeros(len(keys), np.uint64) if priority is None else priority_keys(priority, _order_of(keep))
-    if (priority is None) != (keep == "first"):
-        given = "none was given" if priority is None else "one was given"
-        raise InputError(
-            f"priority: keep={keep!r} {'needs' if priority is None else 'ignores'} a priority, and {given}"
-        )
+    order = _order_of(keep, priority is not None)
+    places = np.zeros(len(keys), np.uint64) if priority is None else priority_keys(priority, order)
     if len(places) != len(keys):
         raise InputError(f"priority: expected one number for each of {len(keys):,} values, got {len(places):,}")
-    order = np.argsort(places, kind="stable").astype(np.uint64)
-    keys = keys[order]
-    sort_uids(keys, order)
-    rows = order.astype(np.int64)
+    rows = np.argsort(places, kind="stable")
+    keys = keys[rows]
+    sort_uids(keys, rows.view(np.uint64))
     survivors = run_starts(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
     duplicate_of = np.full(len(keys), -1, np.int64)
     repeats = (survivors != np.arange(len(keys))) & ~missing_keys(keys)
@@ -97,7 +92,7 @@ def text_keys(values: pa.Array, normalise: Normalise | None) -> UidArray:
     """
     kind = values.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        if normalise is not None:
+        if normalise is not None and not pa.types.is_null(kind):
             raise InputError(f"normalise: expected text to compare as {normalise}, got {kind}; compare it as it is")
         return row_keys(values)
     change = _unchanged if normalise is None else _NORMALISERS[normalise]
@@ -147,12 +142,19 @@ def _keys_of(values: Any, normalise: Normalise | None) -> UidArray:
             raise InputError(
                 f"values: expected one text, number or bytes a row, got what Arrow cannot hold ({error})"
             ) from error
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_nested(values.type):
+        raise InputError(f"values: expected one text, number or bytes a row, got {values.type}")
     return text_keys(values, normalise)
 
 
-def _order_of(keep: str) -> Literal["highest", "lowest"]:
+def _order_of(keep: str, has_priority: bool) -> Order:
     if keep not in ("first", "highest", "lowest"):
         raise InputError(f"keep: expected 'first', 'highest' or 'lowest', got {keep!r}")
+    if has_priority != (keep != "first"):
+        told = "ignores a priority, and one was given" if has_priority else "needs a priority, and none was given"
+        raise InputError(f"priority: keep={keep!r} {told}")
     return "highest" if keep == "highest" else "lowest"
 
 

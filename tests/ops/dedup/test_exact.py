@@ -92,6 +92,12 @@ def test_numbers_and_bytes_are_values_too() -> None:
     assert text_keys(pa.array(["a"]), None) == text_keys(pa.array([b"a"]), None)
 
 
+def test_missing_values_alone_and_dictionaries_are_values_too() -> None:
+    assert pycurate.exact_duplicates([None, None], normalise="caption").tolist() == [-1, -1]
+    assert len(pycurate.exact_duplicates([], normalise="url")) == 0
+    assert pycurate.exact_duplicates(pa.array(["a", "A", None, "a"]).dictionary_encode()).tolist() == [-1, -1, -1, 0]
+
+
 def test_a_hundred_thousand_equal_rows_take_no_longer_than_different_ones() -> None:
     same = pa.array(["one caption"] * 100_000)
     started = time.process_time()
@@ -109,6 +115,7 @@ def test_a_hundred_thousand_equal_rows_take_no_longer_than_different_ones() -> N
         ({"values": pa.array([1]), "normalise": "url"}, "normalise: expected text to compare as url, got int64"),
         ({"values": np.ones((2, 2, 2))}, r"values: expected shape \(n,\) or \(n, d\), got \(2, 2, 2\)"),
         ({"values": [object()]}, "values: expected one text, number or bytes a row"),
+        ({"values": [["a"], ["b"]]}, "values: expected one text, number or bytes a row, got list<item: string>"),
         ({"values": ["a"], "keep": "best"}, "keep: expected 'first', 'highest' or 'lowest', got 'best'"),
         ({"values": ["a"], "keep": "highest"}, "priority: keep='highest' needs a priority, and none was given"),
         ({"values": ["a"], "priority": np.ones(1)}, "priority: keep='first' ignores a priority, and one was given"),
