@@ -11,17 +11,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
     "Recipe": "pycurate.recipes",
     "Subset": "pycurate.io.subset",
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
     "build_pack": "pycurate.api.pack",
+    "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
     "decontaminate": "pycurate.api.decontaminate",
+    "dedup": "pycurate.api.dedup",
     "doctor": "pycurate.api.doctor",
     "exact_duplicates": "pycurate.ops.dedup.exact",
+    "hamming_components": "pycurate.kernels.hamming",
+    "hamming_linkage": "pycurate.kernels.hamming",
+    "hamming_nearest_earlier": "pycurate.kernels.hamming",
+    "hamming_pairs": "pycurate.kernels.hamming",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
@@ -42,6 +49,7 @@ _HOME = {
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
 __all__ = [
+    "DuplicateStore",
     "KnnGraph",
     "Recipe",
     "Subset",
@@ -49,11 +57,17 @@ __all__ = [
     "assign",
     "build_index",
     "build_pack",
+    "clustered_join",
     "components_above",
     "count_above",
     "decontaminate",
+    "dedup",
     "doctor",
     "exact_duplicates",
+    "hamming_components",
+    "hamming_linkage",
+    "hamming_nearest_earlier",
+    "hamming_pairs",
     "kmeans",
     "knn_graph",
     "log_sum_exp",
@@ -75,7 +89,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from pycurate.api.clustered import clustered_join
     from pycurate.api.decontaminate import decontaminate
+    from pycurate.api.dedup import dedup
+    from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
     from pycurate.api.pack import build_pack
     from pycurate.api.plan import plan
@@ -97,6 +114,12 @@ if TYPE_CHECKING:
         nearest,
         pairs_above,
         unjudged_rows,
+    )
+    from pycurate.kernels.hamming import (
+        hamming_components,
+        hamming_linkage,
+        hamming_nearest_earlier,
+        hamming_pairs,
     )
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.ops.dedup.exact import exact_duplicates

@@ -49,6 +49,12 @@ class MemoryCapError(PycurateError):
     exit_code = 4
 
 
+class RecallError(PycurateError):
+    """An approximate join does not reach the recall that was asked for, or cannot be shown to; says which."""
+
+    exit_code = 5
+
+
 class MissingDependencyError(PycurateError):
     """A plug-in that the recipe names is not installed, or its model file is not where it was said to be."""
 

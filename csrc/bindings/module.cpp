@@ -14,6 +14,8 @@ namespace pycurate::bindings {
 void bind_caption(py::module_& m);
 void bind_fused_similarity(py::module_& m);
 void bind_ngram(py::module_& m);
+void bind_hamming(py::module_& m);
+void bind_phash(py::module_& m);
 void bind_rowwise(py::module_& m);
 void bind_threshold(py::module_& m);
 void bind_uid(py::module_& m);
@@ -53,6 +55,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     pycurate::bindings::bind_fused_similarity(fused_similarity);
     auto ngram = m.def_submodule("ngram");
     pycurate::bindings::bind_ngram(ngram);
+    auto hamming = m.def_submodule("hamming");
+    pycurate::bindings::bind_hamming(hamming);
+    auto phash = m.def_submodule("phash");
+    pycurate::bindings::bind_phash(phash);
     auto rowwise = m.def_submodule("rowwise");
     pycurate::bindings::bind_rowwise(rowwise);
     auto threshold = m.def_submodule("threshold");

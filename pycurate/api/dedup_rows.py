@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pyarrow.types import is_boolean, is_floating, is_integer
 
 from pycurate.engine import NoProgress, Progress
 from pycurate.errors import InputError, WorkspaceError
@@ -18,7 +19,6 @@ from pycurate.io.atomic import atomic_write
 from pycurate.io.names import unknown_name
 from pycurate.io.npy import Matrix
 from pycurate.io.pool import Pool, Shard, open_pool
-from pycurate.io.subset import uid_writer
 from pycurate.kernels.arrays import kind, matrix_of
 from pycurate.pipeline.block_join import RowSource
 from pycurate.pipeline.block_join.source import open_array
@@ -147,7 +147,9 @@ class RowInput:
                     f"priority: expected 'uid' for rows of an array, which have no columns, got {priority!r}; give "
                     "a pool, or the rows in the order in which they are to come first"
                 )
-            self.pool.stored_name(column)
+            kind_of = self.pool.shards[0].types[self.pool.stored_name(column)]
+            if not (is_integer(kind_of) or is_floating(kind_of) or is_boolean(kind_of)):
+                raise InputError(f"priority: expected a column of numbers, got {column!r}, which is {kind_of}")
 
     def read(self, priority: str, folder: Path, progress: Progress | None) -> JudgedRows:
         """Uids and priorities, and the embeddings where they lie or copied below ``folder``."""
@@ -219,13 +221,6 @@ class RowInput:
 def stored_facts(matrices: Sequence[StoredMatrix]) -> list[dict[str, Any]]:
     """JSON of them."""
     return [asdict(matrix) for matrix in matrices]
-
-
-def write_uids(path: Path, parts: Iterator[UidArray]) -> None:
-    """A subset file of sorted parts."""
-    with uid_writer(path) as append:
-        for part in parts:
-            append(part)
 
 
 def _columns_of(priority: str) -> tuple[str, ...]:

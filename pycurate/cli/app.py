@@ -14,6 +14,7 @@ import typer
 
 from pycurate.cli import options
 from pycurate.cli.decontaminate import decontaminate, pack
+from pycurate.cli.dedup import dedup_app
 from pycurate.cli.index import index, search
 from pycurate.cli.options import (
     DuplicatesOption,
@@ -51,6 +52,7 @@ app = typer.Typer(
     "130 interrupted.",
 )
 app.add_typer(subset_app, name="subset")
+app.add_typer(dedup_app, name="dedup")
 app.command()(index)
 app.command()(search)
 app.command()(pack)

@@ -31,12 +31,15 @@ def sample_rows(n: int, count: int, seed: int) -> NDArray[np.int64]:
     return np.sort(drawn_rows(n, count, seed))
 
 
-def drawn_rows(n: int, count: int, seed: int) -> NDArray[np.int64]:
-    """As `sample_rows`, in the order of the keys, which is a random one."""
+def drawn_rows(n: int, count: int, seed: int, stream: int = 0) -> NDArray[np.int64]:
+    """As `sample_rows`, in the order of the keys, which is a random one: fewer rows are the first of more.
+
+    Draws of another ``stream`` are unrelated.
+    """
     best_keys, best = np.empty(0, np.uint64), np.empty(0, np.int64)
     for start in range(0, n, _BLOCK_ROWS):
         rows = np.arange(start, min(n, start + _BLOCK_ROWS), dtype=np.int64)
-        keys = np.concatenate([best_keys, seeded_keys(rows.astype(np.uint64), seed)])
+        keys = np.concatenate([best_keys, seeded_keys(rows.astype(np.uint64), seed, stream)])
         rows = np.concatenate([best, rows])
         if len(rows) > count:
             lowest = np.argpartition(keys, count)[:count] if count else np.empty(0, np.int64)

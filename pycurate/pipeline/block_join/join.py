@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import operator
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,6 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from pycurate.errors import WorkspaceError
-from pycurate.io.atomic import write_json_atomic
 from pycurate.kernels.arrays import float32_of, ranks_of
 from pycurate.kernels.block_similarity import lowest_of_component
 from pycurate.kernels.distinct import (
@@ -33,15 +28,12 @@ from pycurate.kernels.join import Precision
 from pycurate.kernels.rowwise import Metric
 from pycurate.pipeline.block_join.blocks import BlockPlan, Blocks, Grid, plan_blocks
 from pycurate.pipeline.block_join.components import sweep_components
-from pycurate.pipeline.block_join.distinct_rows import distinct_rows_of
+from pycurate.pipeline.block_join.join_folder import JoinFolder, answer_of
 from pycurate.pipeline.block_join.pair_runs import merge_pairs, sweep_pairs
 from pycurate.pipeline.block_join.row_states import Counts, Earlier, Neighbors, final_states, sweep_states
 from pycurate.pipeline.block_join.source import RowSource, let_go
-from pycurate.pipeline.block_join.sweep import How, Progress, part_of
+from pycurate.pipeline.block_join.sweep import How, Progress, part_of, rising
 from pycurate.pipeline.block_join.task_folder import TaskFolder
-from pycurate.pipeline.workspace import Workspace, digest
-
-_FORMAT = 1  # of the files below the folder; another number, and what an earlier version left is not looked at
 
 
 class SimilarityJoin:
@@ -70,13 +62,13 @@ class SimilarityJoin:
         progress: Progress,
     ) -> None:
         self._source, self._other, self._metric = source, other, metric
-        self._workspace, self._memory_bytes = Workspace(out), memory_bytes
+        self._memory_bytes = memory_bytes
         self._precision, self._threads, self._progress = precision, threads, progress
-        sources = (source,) if other is None else (source, other)
-        self._rows = [f"{len(s)} {s.fingerprint()}" for s in sources]
+        self._folder = JoinFolder(out, (source,) if other is None else (source, other), metric)
         self._plan(0)  # refuses a cap that is too small before any work
-        with self._locked():
-            self._distinct, self._distinct_other = self._distinct_rows()
+        with self._folder.locked():
+            found = self._folder.distinct_rows(threads)
+        self._distinct, self._distinct_other = found[0], (found[1] if len(found) > 1 else None)
 
     @property
     def n(self) -> int:
@@ -130,13 +122,13 @@ class SimilarityJoin:
         most = None if max_pairs is None else operator.index(max_pairs)
         if most is not None and most < 0:
             raise ValueError(f"max_pairs: expected None or at least 0, got {max_pairs}")
-        with self._question("pairs_above", threshold=limit) as folder:
+        with self._folder.question("pairs_above", threshold=limit) as folder:
             if folder.answer() is None:
                 plan = self._plan(0)
                 grid = self._grid(folder, plan)
                 sweep_pairs(grid, folder, limit, plan.most_pairs, most, self._how())
                 merge_pairs(grid, folder, plan.most_pairs)
-            found = _answer(folder)
+            found = answer_of(folder)
         other = self._distinct_other
         return Pairs(
             found["rows"],
@@ -158,7 +150,7 @@ class SimilarityJoin:
         """
         self._require_self_join("components_above")
         limit = float32_of("threshold", threshold)
-        with self._question("components_above", threshold=limit) as folder:
+        with self._folder.question("components_above", threshold=limit) as folder:
             if folder.answer() is None:
                 grid = self._grid(folder, self._plan(0))
                 lowest = sweep_components(grid, folder, limit, self._how())
@@ -170,12 +162,12 @@ class SimilarityJoin:
                     rows = np.concatenate([rows, distinct.copy_of[copies]])
                     cols = np.concatenate([cols, copies])
                 folder.write_answer({"components": lowest_of_component(self.n, rows, cols)})
-            return _answer(folder)["components"]
+            return answer_of(folder)["components"]
 
     def count_above(self, threshold: float) -> Indices:
         """(n,) how many rows of y, or other rows, reach a threshold from each, as `pycurate.count_above`."""
         limit = float32_of("threshold", threshold)
-        with self._question("count_above", threshold=limit) as folder:
+        with self._folder.question("count_above", threshold=limit) as folder:
             if folder.answer() is None:
                 grid = self._grid(folder, self._plan(24))
                 distinct, counted = self._distinct, self._distinct_other or self._distinct
@@ -186,7 +178,7 @@ class SimilarityJoin:
                 if self._other is None and distinct.has_copies:
                     counts += (distinct.sizes - 1) * (self._own() >= limit)
                 folder.write_answer({"counts": distinct.spread(counts, -1)})
-            return _answer(folder)["counts"]
+            return answer_of(folder)["counts"]
 
     def most_similar_earlier(self, order: NDArray[np.integer[Any]], floor: float) -> MostSimilarEarlier:
         """For every row the most similar row of higher priority, as `pycurate.most_similar_earlier`.
@@ -200,12 +192,12 @@ class SimilarityJoin:
         limit = float32_of("floor", floor)
         rank = ranks_of(order, self.n)
         ranked = hashlib.sha256(rank.tobytes()).hexdigest()[:32]
-        with self._question("most_similar_earlier", floor=limit, order=ranked) as folder:
+        with self._folder.question("most_similar_earlier", floor=limit, order=ranked) as folder:
             if folder.answer() is None:
                 ranks, best = self._most_similar_earlier(folder, rank, limit)
                 row_of_rank = np.append(np.asarray(order, np.int64), -1)  # the last for rank -1, none
                 folder.write_answer({"indices": row_of_rank[ranks], "similarities": best})
-            found = _answer(folder)
+            found = answer_of(folder)
         return MostSimilarEarlier(found["indices"], found["similarities"], self.unjudged)
 
     def nearest(self, k: int) -> Nearest:
@@ -224,7 +216,7 @@ class SimilarityJoin:
         wanted = operator.index(k)
         if wanted < 1:
             raise ValueError(f"k: expected at least 1, got {k}")
-        with self._question("nearest", k=wanted) as folder:
+        with self._folder.question("nearest", k=wanted) as folder:
             if folder.answer() is None:
                 searched = self._distinct_other or self._distinct
                 most = max(1, min(wanted, len(searched.rows) - (self._other is None)))
@@ -232,52 +224,13 @@ class SimilarityJoin:
                 folder.require_disk(24 * wanted * self.n)
                 sweep_states(grid, folder, Neighbors(grid, most), self._how())
                 self._write_nearest(grid, folder, wanted, searched)
-            found = _answer(folder)
+            found = answer_of(folder)
         other = self._distinct_other
         return Nearest(
             found["indices"], found["similarities"], self.unjudged, None if other is None else other.unjudged
         )
 
     # -- preparation -------------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._workspace.lock():
-            path = self._workspace.root / "source.json"
-            expected = {"rows": self._rows, "element": self._source.element, "dimension": self._source.d}
-            if not path.exists():
-                write_json_atomic(path, expected)
-            elif json.loads(path.read_text()) != expected:
-                raise WorkspaceError(
-                    f"out: {self._workspace.root} holds answers about other rows than these; choose another folder, or "
-                    "delete it"
-                )
-            yield
-
-    @contextmanager
-    def _question(self, name: str, **parameters: Any) -> Iterator[TaskFolder]:
-        facts: Mapping[str, Any] = {"question": name, "metric": self._metric, **parameters}
-        facts = {key: str(value) if isinstance(value, float) else value for key, value in facts.items()}
-        with self._locked():
-            root = self._workspace.root / f"{name}-{digest(_FORMAT, self._rows, facts)}"
-            root.mkdir(exist_ok=True)
-            yield TaskFolder(root, facts)
-
-    def _distinct_rows(self) -> tuple[DistinctRows, DistinctRows | None]:
-        found = []
-        for name, source, rows in zip(("x", "y"), (self._source, self._other), self._rows, strict=False):
-            if source is None:
-                break
-            facts = {"question": "distinct rows", "of": name, "metric": self._metric}
-            root = self._workspace.root / f"distinct-{name}-{digest(_FORMAT, rows, facts)}"
-            root.mkdir(exist_ok=True)
-            folder = TaskFolder(root, facts)
-            if folder.answer() is None:
-                distinct = distinct_rows_of(source, self._metric, self._threads)
-                folder.write_answer({"copy_of": distinct.copy_of, "unjudged": distinct.unjudged})
-            stored = _answer(folder)
-            found.append(DistinctRows(np.array(stored["copy_of"]), np.array(stored["unjudged"])))
-        return found[0], (found[1] if len(found) > 1 else None)
 
     def _plan(self, state_bytes: int) -> BlockPlan:
         rows = self.n + (self.m or 0)
@@ -292,7 +245,7 @@ class SimilarityJoin:
 
     def _how(self, begin: float = 0, share: float = 1) -> How:
         """What the tasks of one sweep are told, whose progress is this part of the whole."""
-        return How(self._metric, self._precision, self._threads, part_of(_rising(self._progress), begin, share))
+        return How(self._metric, self._precision, self._threads, part_of(rising(self._progress), begin, share))
 
     def _own(self) -> Floats:
         """(g,) similarity of the rows of each group with each other."""
@@ -374,25 +327,3 @@ def _collected_earlier(grid: Grid, folder: TaskFolder) -> tuple[Indices, Floats]
     for span, state in final_states(grid, folder):
         ranks[span], best[span] = state["rank"], state["similarity"]
     return ranks, best
-
-
-def _answer(folder: TaskFolder) -> dict[str, NDArray[Any]]:
-    found = folder.answer()
-    if found is None:
-        raise WorkspaceError(f"{folder.root} was changed while it was in use; run again")
-    return found
-
-
-def _rising(progress: Progress) -> Progress:
-    """Where a task is halved its parts begin anew: what a caller hears never falls within a sweep."""
-    if progress is None:
-        return None
-    told = 0.0
-
-    def tell(fraction: float) -> None:
-        nonlocal told
-        if fraction >= told:
-            told = fraction
-            progress(fraction)
-
-    return tell

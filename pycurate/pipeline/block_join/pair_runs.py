@@ -27,7 +27,7 @@ from pycurate.pipeline.block_join.sweep import How, Progress, Task, part_of, run
 from pycurate.pipeline.block_join.task_folder import TaskFolder
 
 PAIR_DTYPE = np.dtype([("row", "<i8"), ("col", "<i8"), ("similarity", "<f4")])
-_COLUMNS = {"rows": "row", "cols": "col", "similarities": "similarity"}
+COLUMNS = {"rows": "row", "cols": "col", "similarities": "similarity"}
 
 
 def sweep_pairs(
@@ -52,7 +52,7 @@ def sweep_pairs(
         path = folder.task_path(task.i, task.j, "pairs")
         with atomic_write(path, "file") as file:
             runs = []
-            for found in _runs(task.pair, rows, cols, limit, most_in_memory, task.progress):
+            for found in runs_of(task.pair, rows, cols, limit, most_in_memory, task.progress):
                 total += len(found)
                 _require_at_most(max_pairs, total, limit)
                 folder.require_disk((total + len(found)) * PAIR_DTYPE.itemsize)
@@ -79,7 +79,7 @@ def merge_pairs(grid: Grid, folder: TaskFolder, most_in_memory: int) -> None:
     folder.require_disk(total * PAIR_DTYPE.itemsize)
     with contextlib.ExitStack() as stack:
         files = {}
-        for name, column in _COLUMNS.items():
+        for name, column in COLUMNS.items():
             files[column] = stack.enter_context(atomic_write(folder.answer_path(name), "file"))
             header = {"descr": PAIR_DTYPE[column].str, "fortran_order": False, "shape": (total,)}
             np.lib.format.write_array_header_1_0(files[column], header)
@@ -87,10 +87,10 @@ def merge_pairs(grid: Grid, folder: TaskFolder, most_in_memory: int) -> None:
             for pairs in merged(runs, most_in_memory):
                 for column, file in files.items():
                     file.write(np.ascontiguousarray(pairs[column]).view(np.uint8).data)
-    folder.declare_answer(list(_COLUMNS))
+    folder.declare_answer(list(COLUMNS))
 
 
-def _runs(
+def runs_of(
     pair: BlockPair, rows: Indices, cols: Indices, limit: float, most: int, progress: Progress
 ) -> Iterator[NDArray[Any]]:
     """The pairs of two blocks in runs of at most ``most``; ``rows`` and ``cols`` number the rows of the blocks."""
@@ -116,7 +116,7 @@ def _runs(
         of_right = None if b is None else (left.rows if right is None else right)[b]
         smaller = BlockPair(left.part(a), of_right)
         told = part_of(progress, place / len(parts), 1 / len(parts))
-        yield from _runs(smaller, rows[a], cols[a if b is None else b], limit, most, told)
+        yield from runs_of(smaller, rows[a], cols[a if b is None else b], limit, most, told)
 
 
 def _require_at_most(max_pairs: int | None, total: int, limit: float) -> None:

@@ -62,6 +62,11 @@ class RowSource:
         return int(self.starts[-1])
 
     @property
+    def dtype(self) -> Literal["bfloat16"] | None:
+        """The argument ``dtype`` with which copies of the rows are read."""
+        return "bfloat16" if self.element == "bfloat16" else None
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
         itemsize: int = self.shards[0].dtype.itemsize

@@ -61,3 +61,18 @@ def run_tasks(grid: Grid, how: How, is_done: Callable[[int, int], bool], work: C
 def part_of(progress: Progress, begin: float, share: float) -> Progress:
     """Progress of a part, told as progress of the whole."""
     return None if progress is None else lambda fraction: progress(begin + share * fraction)
+
+
+def rising(progress: Progress) -> Progress:
+    """Where a task is halved its parts begin anew: what a caller hears never falls within a sweep."""
+    if progress is None:
+        return None
+    told = 0.0
+
+    def tell(fraction: float) -> None:
+        nonlocal told
+        if fraction >= told:
+            told = fraction
+            progress(fraction)
+
+    return tell

@@ -1,0 +1,114 @@
+"""``clustered_join``: near-duplicates of rows that are too many to compare every two of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pycurate.engine.memory import BASE_BYTES, default_memory_bytes
+from pycurate.index.rows import check_count
+from pycurate.kernels.arrays import require_option, thread_count_of
+from pycurate.kernels.rowwise import Metric
+from pycurate.pipeline.block_join import RowSource, Source
+from pycurate.pipeline.block_join.sweep import Progress
+from pycurate.pipeline.cluster_join import ClusteredJoin
+
+DEFAULT_PROBES = 4
+
+
+def clustered_join(
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    clusters: int | None = None,
+    probes: int | Literal["exact"] = DEFAULT_PROBES,
+    metric: Metric = "cosine",
+    sample: int | None = None,
+    iterations: int = 10,
+    seed: int = 0,
+    min_recall: float | None = None,
+    memory_bytes: int | None = None,
+    threads: int | None = None,
+    dtype: Literal["bfloat16"] | None = None,
+    progress: Progress = None,
+) -> ClusteredJoin:
+    """Open or continue a join of near-duplicates within clusters and across their borders.
+
+    Asks what `pycurate.similarity_join` asks, of fewer pairs: rows are compared with those of their cluster and, where
+    a near-duplicate may lie across a border, of the clusters beyond. Reads all rows twice: to find those that cannot be
+    judged and those with the same bits, and to write them to the folder by cluster.
+
+    Parameters
+    ----------
+    source, out, threads, dtype, progress
+        As in `pycurate.similarity_join`; both may use one folder.
+    clusters
+        Default: the square root of the number of distinct rows; semdedup's 50,000 is for hundreds of millions. At most
+        the rows trained on.
+    probes
+        ``"exact"``: each row visits every cluster that may hold a near-duplicate, and no pair can be missed; at low
+        thresholds and in many dimensions that is most clusters, which ``work(threshold)`` tells. A number, at least 0:
+        only those of them among so many clusters nearest to the row; what that misses ``certificate(threshold)``
+        measures. 0: rows are compared within their cluster only, as SemDeDup does.
+    metric
+        ``"cosine"``; the bound on borders is one of angles.
+    sample
+        Distinct rows to train centroids on. Default: 64 a cluster, at most 262,144 in all but at least 4 a cluster.
+        Held in memory as float32.
+    iterations
+        The most updates of the centroids; see `pycurate.kmeans`.
+    seed
+        Of the sample, of k-means and of certificates.
+    min_recall
+        Where ``probes`` is a number, each question first raises it, up to 64, until a certificate shows with 95 %
+        confidence that of the rows with a near-duplicate so many keep one; RecallError where none does. The sample ends
+        at 2e11 similarities.
+    memory_bytes
+        Cap on what the process takes, as in `pycurate.similarity_join`; it changes no answer, so training on a sample
+        that does not fit is refused.
+
+    Returns
+    -------
+    ClusteredJoin
+        With ``most_similar_earlier``, ``components_above``, ``pairs_above``, ``work`` and ``certificate``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An array or an option is not as above.
+    MemoryCapError
+        The cap is too small; says how much more is needed.
+    WorkspaceError
+        The folder holds answers about other rows, is in use by another process, or cannot be written.
+    KeyboardInterrupt
+        Ctrl-C, within about a second; finished tasks are kept.
+
+    References
+    ----------
+    Abbas, Tirumala, Simig, Ganguli, Morcos: SemDeDup: data-efficient learning at web-scale through semantic
+    deduplication (2023), which compares within clusters and misses pairs across their borders.
+    """
+    require_option("metric", metric, Metric)
+    if metric != "cosine":
+        raise ValueError(
+            f"metric: expected 'cosine', got {metric!r}; the bound on borders is one of angles: use similarity_join"
+        )
+    if probes != "exact":
+        check_count("probes", probes, least=0)
+    if min_recall is not None and not 0 <= min_recall <= 1:
+        raise ValueError(f"min_recall: expected None or a share from 0 to 1, got {min_recall}")
+    limit = default_memory_bytes() if memory_bytes is None else memory_bytes
+    return ClusteredJoin(
+        RowSource("source", source, dtype),
+        Path(out),
+        clusters,
+        None if probes == "exact" else probes,
+        sample,
+        iterations,
+        seed,
+        min_recall,
+        limit - BASE_BYTES,
+        thread_count_of(threads),
+        progress,
+    )

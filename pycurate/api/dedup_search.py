@@ -1,0 +1,157 @@
+"""What each removal semantics needs to know of the rows, asked of whatever finds similar ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycurate.errors import InputError
+from pycurate.kernels.distinct import Floats, Indices
+from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
+from pycurate.ops.dedup import removal
+from pycurate.ops.dedup.removal import Removal
+from pycurate.pipeline.block_join import RowSource
+from pycurate.pipeline.block_join.sweep import How
+from pycurate.pipeline.greedy_blocks import OrderedRows, keep_greedily
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Candidates(Protocol):
+    """Finds similar rows of one matrix: a `SimilarityJoin`, or one that looks only where they are likely."""
+
+    @property
+    def unjudged(self) -> Indices:
+        """(u,) rising rows that take part in no pair."""
+        ...
+
+    @property
+    def copy_of(self) -> Indices:
+        """(n,) the first row with the same bits, -1 where the row itself is the first."""
+        ...
+
+    def most_similar_earlier(self, order: NDArray[np.integer[Any]], floor: float) -> MostSimilarEarlier:
+        """As `pycurate.most_similar_earlier`."""
+        ...
+
+    def pairs_above(self, threshold: float, *, max_pairs: int | None = None) -> Pairs:
+        """As `pycurate.pairs_above`; InputError where there are more than ``max_pairs``."""
+        ...
+
+
+def search(candidates: Candidates, kind: Removal, rank: Indices, floor: float, max_pairs: int) -> Arrays | None:
+    """The arrays of a store, by the names that `DuplicateStore` reads; None where greedy has too many pairs."""
+    if kind == "published":
+        order = np.empty(len(rank), np.int64)
+        order[rank] = np.arange(len(rank))
+        best = candidates.most_similar_earlier(order, floor)
+        return {"earlier": best.indices, "similarity": best.similarities}
+    if kind == "component":
+        return forest_arrays(0, *spanning_forest(candidates, floor, max_pairs))
+    pairs = _pairs_or_none(candidates, floor, max_pairs)
+    if pairs is None:
+        return None
+    return {
+        "pair_rows": pairs.rows,
+        "pair_cols": pairs.cols,
+        "pair_similarities": pairs.similarities,
+        "copy_of": judged_copies(candidates),
+    }
+
+
+def forest_arrays(batch: int, rows: Indices, cols: Indices, similarities: Floats) -> Arrays:
+    """The edges of one batch's forest as a store names them."""
+    return {
+        f"forest{batch}_rows": rows,
+        f"forest{batch}_cols": cols,
+        f"forest{batch}_similarities": similarities,
+    }
+
+
+def spanning_forest(candidates: Candidates, floor: float, max_pairs: int) -> tuple[Indices, Indices, Floats]:
+    """The maximum spanning forest above the floor, copies joined to the first row with their bits."""
+    n, copies = len(candidates.copy_of), judged_copies(candidates)
+    pairs = candidates.pairs_above(floor, max_pairs=max_pairs)
+    return with_linked_copies(n, copies, pairs.rows, pairs.cols, pairs.similarities, floor)
+
+
+def with_linked_copies(
+    n: int, copy_of: Indices, rows: Indices, cols: Indices, similarities: Floats, floor: float
+) -> tuple[Indices, Indices, Floats]:
+    """The maximum spanning forest of edges and of copies, which reach the first row with their bits with 1."""
+    copies = np.flatnonzero(copy_of >= 0) if floor <= 1 else np.empty(0, np.int64)
+    rows, cols = np.concatenate([copy_of[copies], rows]), np.concatenate([copies, cols])
+    return removal.spanning_forest(
+        n, rows, cols, np.concatenate([np.ones(len(copies), np.float32), np.asarray(similarities)])
+    )
+
+
+def judged_copies(candidates: Candidates) -> Indices:
+    """(n,) ``copy_of`` with -1 for rows that cannot be judged: two zero rows are no duplicates."""
+    copy_of = np.array(candidates.copy_of)
+    copy_of[candidates.unjudged] = -1
+    return copy_of
+
+
+def search_greedily(
+    candidates: Candidates,
+    source: RowSource,
+    rank: Indices,
+    threshold: float,
+    strict: bool,
+    folder: Path,
+    how: How,
+    memory_bytes: int,
+    *,
+    kept_before: Indices | None = None,
+    decided: int = 0,
+) -> Arrays:
+    """Greedy removal at one threshold without pairs.
+
+    Parameters
+    ----------
+    rank
+        (n,) those of the first ``decided`` rows are the lowest.
+    kept_before
+        (decided,) which row each of them was removed for, -1 where it was kept; None where none is decided.
+
+    Returns
+    -------
+    ``duplicate_of`` and ``similarity``, (n,) each; of decided rows -1 and NaN.
+    """
+    n = len(rank)
+    row_of_rank = np.empty(n, np.int64)
+    row_of_rank[rank] = np.arange(n)
+    copy_of = judged_copies(candidates)
+    first = removal.first_of_copies(copy_of, rank, row_of_rank)
+    is_asked = first == np.arange(n)
+    is_asked[candidates.unjudged] = False
+    if kept_before is not None:
+        is_asked[:decided] &= kept_before < 0
+    rows = row_of_rank[is_asked[row_of_rank]]
+    ordered = OrderedRows(source, rows, int(np.count_nonzero(is_asked[:decided])))
+    limit = removal.least_reaching(threshold, strict)
+    places, best = keep_greedily(ordered, limit, folder, _kept_of, how, memory_bytes)
+    duplicate_of, similarity = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
+    duplicate_of[rows], similarity[rows] = np.append(rows, -1)[places], best
+    found = removal.Duplicates(duplicate_of, similarity)
+    if kept_before is not None:
+        found.duplicate_of[:decided] = kept_before
+    found = removal.with_copies(found, first, threshold, strict)
+    return {"duplicate_of": found.duplicate_of, "similarity": found.similarity}
+
+
+def _kept_of(n: int, rows: Indices, cols: Indices) -> NDArray[np.bool_]:
+    return removal.greedy(n, rows, cols, np.ones(len(rows), np.float32), np.arange(n), 1.0).kept
+
+
+def _pairs_or_none(candidates: Candidates, floor: float, max_pairs: int) -> Pairs | None:
+    try:
+        return candidates.pairs_above(floor, max_pairs=max_pairs)
+    except InputError as error:
+        if not str(error).startswith("max_pairs:"):
+            raise
+        return None

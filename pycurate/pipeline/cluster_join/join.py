@@ -1,0 +1,351 @@
+"""`ClusteredJoin`: near-duplicates of a matrix larger than memory, without comparing every two rows."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pycurate.errors import RecallError
+from pycurate.index.duplicate_certificate import (
+    LOOKS,
+    DuplicateCertificate,
+    duplicate_certificate,
+    least_positives,
+    proven,
+)
+from pycurate.kernels.arrays import float32_of, ranks_of
+from pycurate.kernels.block_similarity import lowest_of_component
+from pycurate.kernels.distinct import Floats, Indices, expand_earlier, first_and_later, linked_copies
+from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
+from pycurate.pipeline.block_join.blocks import BlockPlan, plan_blocks
+from pycurate.pipeline.block_join.join_folder import JoinFolder, answer_of
+from pycurate.pipeline.block_join.source import RowSource
+from pycurate.pipeline.block_join.sweep import How, Progress, part_of, rising
+from pycurate.pipeline.block_join.task_folder import TaskFolder
+from pycurate.pipeline.cluster_join.batches import Batches
+from pycurate.pipeline.cluster_join.centroids import Borders, ClusterRule
+from pycurate.pipeline.cluster_join.questions import merge_pairs, sweep_components, sweep_earlier, sweep_pairs
+from pycurate.pipeline.cluster_join.sampled_truth import Sampler, Truth
+from pycurate.pipeline.cluster_join.segments import Segments, open_segments
+from pycurate.pipeline.cluster_join.visits import Visits, open_visits
+
+FIRST_SAMPLE = 1000
+MOST_SIMILARITIES = 200_000_000_000
+"""Of sampled rows with all rows: one to two minutes of 8 cores at 512 dimensions."""
+DEFAULT_TARGET = 0.99
+DEEPEST = 64
+"""Probes that a certificate looks at: near so many clusters brute force is seldom dearer."""
+_ASSIGNED, _VISITED = 0.2, 0.4  # of a question's progress
+
+
+@dataclass(frozen=True, slots=True)
+class ClusteredWork:
+    """What a question at one threshold takes."""
+
+    clusters: int
+    largest_cluster: int  # rows
+    probes: int | None  # None: exact
+    visits: int  # copies of rows that are compared in another cluster than their own
+    similarities: int  # pairs of rows that are compared
+    share: float  # of all pairs of distinct rows; above 1 where brute force is cheaper
+
+
+class ClusteredJoin:
+    """Near-duplicates within clusters and across their borders; made by `clustered_join`.
+
+    Distinct rows go to the nearest of k centroids, and are compared with the rows of their cluster. A row also visits
+    the clusters that a near-duplicate of it may be in (`pycurate.pipeline.cluster_join.centroids` proves which): all of
+    them with ``probes="exact"``, else only those among the ``probes`` nearest. An answer is that of the method of the
+    same name of `SimilarityJoin` on the pairs that were compared. It depends on the rows and their order, ``clusters``,
+    ``sample``, ``iterations``, ``seed`` and ``probes``; not on the cap, threads, where shards are cut, or how often a
+    run was stopped.
+
+    Attributes
+    ----------
+    n
+        Rows of the source.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        out: Path,
+        clusters: int | None,
+        probes: int | None,
+        sample: int | None,
+        iterations: int,
+        seed: int,
+        min_recall: float | None,
+        memory_bytes: int,
+        threads: int,
+        progress: Progress,
+    ) -> None:
+        self._source, self._memory_bytes, self._threads, self._progress = source, memory_bytes, threads, progress
+        self._probes, self._min_recall, self._seed = probes, min_recall, seed
+        self._folder = JoinFolder(out, (source,), "cosine")
+        self._plan(0)  # refuses a cap that is too small before any work
+        with self._folder.locked():
+            self._distinct = self._folder.distinct_rows(threads)[0]
+        self._rule = ClusterRule.of(len(self._distinct.rows), clusters, sample, iterations, seed)
+
+    @property
+    def n(self) -> int:
+        """Rows of the source."""
+        return len(self._source)
+
+    @property
+    def unjudged(self) -> Indices:
+        """(u,) rising rows that cannot be judged."""
+        return self._distinct.unjudged
+
+    @property
+    def copy_of(self) -> Indices:
+        """(n,) the first row with the same bits, -1 where the row itself is the first."""
+        return self._distinct.copy_of
+
+    def most_similar_earlier(self, order: NDArray[np.integer[Any]], floor: float) -> MostSimilarEarlier:
+        """For every row the most similar row of higher priority that it was compared with, as `SimilarityJoin`'s.
+
+        Raises
+        ------
+        ValueError
+            ``order`` is no permutation of the rows, or ``floor`` is NaN.
+        RecallError
+            ``min_recall`` is not reached, or cannot be shown to be.
+        """
+        limit = float32_of("floor", floor)
+        rank = ranks_of(order, self.n)
+        ranked = hashlib.sha256(rank.tobytes()).hexdigest()[:32]
+        with self._question("most_similar_earlier", limit, order=ranked) as (folder, probes):
+            if folder.answer() is None:
+                distinct = self._distinct
+                first, later = first_and_later(distinct, rank)
+                batches = self._batches(folder, limit, probes, self._plan(64))
+                ranks, best = sweep_earlier(batches, folder, first, limit, self._told(_VISITED, 1))
+                ranks, best = expand_earlier(ranks, best, first, later, limit, distinct, self._own())
+                row_of_rank = np.append(np.asarray(order, np.int64), -1)  # the last for rank -1, none
+                folder.write_answer({"indices": row_of_rank[ranks], "similarities": best})
+            found = answer_of(folder)
+        return MostSimilarEarlier(found["indices"], found["similarities"], self.unjudged)
+
+    def components_above(self, threshold: float) -> Indices:
+        """(n,) the lowest row of each row's group, by the pairs that were compared, as `SimilarityJoin`'s.
+
+        Raises
+        ------
+        ValueError
+            ``threshold`` is NaN.
+        RecallError
+            ``min_recall`` is not reached, or cannot be shown to be.
+        """
+        limit = float32_of("threshold", threshold)
+        with self._question("components_above", limit) as (folder, probes):
+            if folder.answer() is None:
+                distinct = self._distinct
+                batches = self._batches(folder, limit, probes, self._plan(0))
+                lowest = sweep_components(batches, folder, len(distinct.rows), limit, self._told(_VISITED, 1))
+                cols = np.flatnonzero(lowest != np.arange(len(lowest)))
+                rows, cols = distinct.rows[lowest[cols]], distinct.rows[cols]
+                if distinct.has_copies:
+                    copies = linked_copies(distinct, rows, cols, self._own() >= limit)
+                    rows = np.concatenate([rows, distinct.copy_of[copies]])
+                    cols = np.concatenate([cols, copies])
+                folder.write_answer({"components": lowest_of_component(self.n, rows, cols)})
+            return answer_of(folder)["components"]
+
+    def pairs_above(self, threshold: float, *, max_pairs: int | None = None) -> Pairs:
+        """The pairs of distinct rows at or above a threshold that were compared, as `SimilarityJoin`'s.
+
+        Parameters
+        ----------
+        max_pairs
+            More pairs are an error. None: as many as the disk takes, at 40 bytes each until they are merged.
+
+        Returns
+        -------
+        Pairs
+            ``rows``, ``cols`` and ``similarities`` are memory maps.
+
+        Raises
+        ------
+        InputError
+            More than ``max_pairs`` pairs.
+        WorkspaceError
+            The disk is too full, or the folder is in use by another process.
+        RecallError
+            ``min_recall`` is not reached, or cannot be shown to be.
+        """
+        limit = float32_of("threshold", threshold)
+        most = None if max_pairs is None else operator.index(max_pairs)
+        if most is not None and most < 0:
+            raise ValueError(f"max_pairs: expected None or at least 0, got {max_pairs}")
+        with self._question("pairs_above", limit) as (folder, probes):
+            if folder.answer() is None:
+                plan = self._plan(0)
+                batches = self._batches(folder, limit, probes, plan)
+                rows = self._distinct.rows
+                sweep_pairs(batches, folder, rows, limit, plan.most_pairs, most, self._told(_VISITED, 1))
+                merge_pairs(batches, folder, self.n, plan.most_pairs, most)
+            found = answer_of(folder)
+        return Pairs(found["rows"], found["cols"], found["similarities"], self.copy_of, None, self.unjudged, None)
+
+    def work(self, threshold: float) -> ClusteredWork:
+        """What a question at a threshold takes; finds clusters and visits, and compares nothing."""
+        limit = float32_of("threshold", threshold)
+        with self._folder.locked():
+            probes = self._probes_for(limit)
+            segments = self._segments()
+            visits = self._visits(segments, limit, probes)
+        rows = len(self._distinct.rows)
+        similarities = int(Batches(segments, visits, 1, self._threads).similarities.sum())
+        return ClusteredWork(
+            len(segments.centroids),
+            int(segments.sizes.max(initial=0)),
+            probes,
+            int(visits.sizes.sum()),
+            similarities,
+            similarities / max(1, rows * (rows - 1) // 2),
+        )
+
+    def certificate(
+        self, threshold: float, *, target: float | None = None, most_similarities: int = MOST_SIMILARITIES
+    ) -> DuplicateCertificate:
+        """How many rows with a near-duplicate at or above a threshold keep one, on a sample against brute force.
+
+        Parameters
+        ----------
+        target
+            The sample grows, from 1,000 rows on by doubling, until a recall of so much can be told; default
+            ``min_recall``, or 0.99.
+        most_similarities
+            The sample ends before its rows times all rows are more than this; it has at least 1,000 rows.
+        """
+        limit = float32_of("threshold", threshold)
+        wanted = (self._min_recall or DEFAULT_TARGET) if target is None else _share("target", target)
+        with self._folder.locked():
+            return self._certified(limit, wanted, most_similarities, may_raise=self._min_recall is not None)[1]
+
+    # -- probing -----------------------------------------------------------------------------------------------------
+
+    def _probes_for(self, limit: float) -> int | None:
+        """As given, or as many as ``min_recall`` takes."""
+        if self._min_recall is None or self._probes is None:
+            return self._probes
+        probes, certificate = self._certified(limit, self._min_recall, MOST_SIMILARITIES, may_raise=True)
+        if certificate.verdict in ("proven", "holds"):
+            return probes
+        raise RecallError(
+            f"min_recall: expected a recall of at least {self._min_recall:g}, got {certificate.sentence()}; pass "
+            "probes='exact', fewer clusters or a lower min_recall"
+        )
+
+    def _certified(
+        self, limit: float, target: float, most: int, *, may_raise: bool
+    ) -> tuple[int | None, DuplicateCertificate]:
+        """The certificate, and with how many probes; ``may_raise`` them until it holds.
+
+        Raising does not make the bound less sure: what is found with few probes is found with more, so where some
+        number of probes below the target passes, the largest such number passes on the same sample, too.
+        """
+        rows, clusters = len(self._distinct.rows), self._rule.clusters
+        if self._probes is None or self._probes >= clusters - 1:
+            return self._probes, proven(self._method(None), limit, target, rows, self._seed)
+        depth = min(clusters - 1, max(self._probes, DEEPEST)) if may_raise else self._probes
+        tried = [self._probes]
+        while tried[-1] < depth:
+            tried.append(min(depth, 2 * tried[-1]))
+        sampler = self._sampler(limit, depth)
+        found, sampled, looks = [sampler.needs(np.empty(0, np.int64))], 0, 0
+        while True:
+            size = min(rows, 2 * sampled if sampled else FIRST_SAMPLE)
+            found.append(self._needs(sampler, sampled, size))
+            sampled = size
+            truth = Truth(np.concatenate(found), self._probes)
+            is_last = sampled == rows or 2 * sampled * rows > most
+            if is_last or len(truth.needs) >= least_positives(target):
+                looks += 1
+                for probes in tried:
+                    certificate = duplicate_certificate(
+                        truth.pairs,
+                        truth.found(probes),
+                        method=self._method(probes),
+                        threshold=limit,
+                        target=target,
+                        rows=sampled,
+                        population=rows,
+                        seed=self._seed,
+                    )
+                    if certificate.verdict == "holds":
+                        return probes, certificate
+                if certificate.verdict == "fails" or is_last or looks == LOOKS:
+                    return probes, certificate
+
+    def _needs(self, sampler: Sampler, begin: int, end: int) -> NDArray[np.int64]:
+        facts = {"limit": sampler.borders.limit, "first": sampler.first, "depth": sampler.depth}
+        folder = self._folder.task_folder("certificate", **self._facts(), **facts, begin=begin, end=end)
+        if folder.answer() is None:
+            folder.write_answer({"needs": sampler.needs(sampler.drawn(begin, end))})
+        return np.array(answer_of(folder)["needs"])
+
+    def _sampler(self, limit: float, depth: int) -> Sampler:
+        assert self._probes is not None
+        borders = Borders(self._segments().centroids, limit)
+        how = How("cosine", "exact", self._threads, None)
+        return Sampler(self._source, self._distinct.rows, borders, self._probes, depth, self._plan(0), how, self._seed)
+
+    def _method(self, probes: int | None) -> str:
+        clusters = f"{self._rule.clusters:,} clusters"
+        return f"{clusters}, every border" if probes is None else f"{clusters}, {probes} probes"
+
+    # -- preparation -------------------------------------------------------------------------------------------------
+
+    def _facts(self) -> dict[str, Any]:
+        rule = self._rule
+        return {"clusters": rule.clusters, "sample": rule.sample, "iterations": rule.iterations, "seed": rule.seed}
+
+    @contextmanager
+    def _question(self, name: str, limit: float, **facts: Any) -> Iterator[tuple[TaskFolder, int | None]]:
+        with self._folder.locked():
+            probes = self._probes_for(limit)
+            folder = self._folder.task_folder(f"clustered_{name}", **self._facts(), probes=probes, limit=limit, **facts)
+            yield folder, probes
+
+    def _plan(self, state_bytes: int) -> BlockPlan:
+        return plan_blocks(self._memory_bytes, self.n, self._source.d, self._source.row_bytes, state_bytes)
+
+    def _segments(self) -> Segments:
+        left = self._memory_bytes - 128 * self.n
+        told = self._told(0, _ASSIGNED)
+        return open_segments(self._folder, self._source, self._distinct.rows, self._rule, left, self._threads, told)
+
+    def _visits(self, segments: Segments, limit: float, probes: int | None) -> Visits:
+        cuts = segments.starts[:, 0].tolist()
+        folder = self._folder.task_folder("visits", **self._facts(), limit=limit, probes=probes, segments=cuts)
+        told = self._told(_ASSIGNED, _VISITED)
+        return open_visits(folder, segments, Borders(segments.centroids, limit), probes, self._threads, told)
+
+    def _batches(self, folder: TaskFolder, limit: float, probes: int | None, plan: BlockPlan) -> Batches:
+        segments = self._segments()
+        folder.open_tasks(1)
+        return Batches(segments, self._visits(segments, limit, probes), plan.block_rows, self._threads)
+
+    def _told(self, begin: float, end: float) -> Progress:
+        return part_of(rising(self._progress), begin, end - begin)
+
+    def _own(self) -> Floats:
+        """(g,) cosine of the rows of each group with each other."""
+        return np.ones(len(self._distinct.rows), np.float32)
+
+
+def _share(name: str, value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}: expected a share from 0 to 1, got {value}")
+    return float(value)
