@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pycurate.arrow import arrow_texts, arrow_values
 from pycurate.io.atomic import atomic_write
+from pycurate.io.evaluation_items import images_in_order
 from pycurate.io.pack import Pack
 from pycurate.io.pool import Pool, Shard
 from pycurate.ops.dedup.contamination import (
@@ -131,6 +132,7 @@ class ShardComparison:
         threads: int | None,
     ) -> None:
         self.out, self._key, self._packs, self._measures = out, key, packs, measures
+        self._needs_images = any(measure.kind == "phash" for measure in measures)
         self._comparison = BlockComparison(packs, measures, pool.columns, threads)
 
     def run_path(self, shard: Shard) -> Path:
@@ -154,7 +156,8 @@ class ShardComparison:
         for block in _large_blocks(shard, self._comparison.columns, self._comparison.embeddings):
             assert block.uids is not None
             parts.append(block.uids)
-            compared, unjudged_here = self._comparison.compare(block)
+            images = images_in_order(shard, block.start, block.rows) if self._needs_images else None
+            compared, unjudged_here = self._comparison.compare(block, images)
             near += [(number, block.start, found) for number, found in enumerate(compared)]
             unjudged.update({rule: int(np.count_nonzero(mask)) for rule, mask in unjudged_here.items()})
         uids = np.concatenate(parts)

@@ -33,6 +33,7 @@ def decontaminate(
     similarity: Mapping[str, float] | float | None = None,
     ngram: int | None = 8,
     captions: bool = True,
+    radius: int | None = None,
     models: Mapping[str, str] | None = None,
     layout: LayoutName | None = None,
     allow_duplicate_uids: bool = False,
@@ -43,10 +44,10 @@ def decontaminate(
     """Find the rows of a pool that are near any item of evaluation sets, and write the rest as a subset.
 
     A row is removed when, for any item of any pack: both have the same uid; the bytes of their images are equal
-    (sha256); the cosine of an embedding that both have is at or above its threshold (exact, all pairs); their captions
-    are equal once normalised, or share an n-gram of words. Every shard is read once; a killed call continues when it is
-    repeated. Rows that a measure cannot judge (no caption, a zero or non-finite vector) are not removed by it and are
-    counted.
+    (sha256) or, where that is asked for, their perceptual hashes are near; the cosine of an embedding that both have is
+    at or above its threshold (exact, all pairs); their captions are equal once normalised, or share an n-gram of words.
+    Every shard is read once; a killed call continues when it is repeated. Rows that a measure cannot judge (no caption,
+    a zero or non-finite vector) are not removed by it and are counted.
 
     Parameters
     ----------
@@ -67,6 +68,10 @@ def decontaminate(
         default, 8, finds captions that were copied; sets of templates ("a photo of a ...") share shorter ones.
     captions
         False: captions are not compared at all.
+    radius
+        Most bits in which the 64-bit perceptual hashes of a removed row's image and of an item's differ; 10 is usual.
+        Reads and decodes every image of an img2dataset pool; None (default): images are compared by embedding and
+        sha256 only.
     models
         Embedding -> what the pool's was made with; an error where a pack states another.
     allow_duplicate_uids
@@ -92,7 +97,7 @@ def decontaminate(
     if not given:
         raise InputError("against: expected at least one pack, got none; build one with 'pycurate pack'")
     packs = [open_pack(path) for path in given]
-    measures = find_measures(opened, packs, similarity, ngram, captions, models or {})
+    measures = find_measures(opened, packs, similarity, ngram, captions, radius, models or {})
     folder = claim_out(Path(out).absolute())
     told = progress or NoProgress()
     with Workspace(folder / "workspace").lock():

@@ -29,6 +29,7 @@ from pycurate.kernels.fused_similarity import unjudged_rows
 from pycurate.kernels.uid import format_hex
 from pycurate.ops.dedup.contamination import GRAM_LENGTHS, caption_grams, caption_keys
 from pycurate.ops.dedup.exact import missing_keys
+from pycurate.ops.dedup.perceptual import PerceptualHashes, perceptual_hashes
 from pycurate.types import UID_DTYPE
 
 
@@ -52,7 +53,15 @@ class PackReport:
             lines.append(f"embedding   {name}: {info.dimension} of {info.dtype}, of {model}{left_out}")
         captions = pack.facts["captions"]
         lines.append(f"captions    {captions:,}" if captions else "captions    none")
-        also = [what for what, there in (("uids", pack.has_uids), ("sha256 of images", pack.has_sha256)) if there]
+        also = [
+            what
+            for what, there in (
+                ("uids", pack.has_uids),
+                ("sha256 of images", pack.has_sha256),
+                ("perceptual hashes", pack.has_phash),
+            )
+            if there
+        ]
         lines.append(f"also        {', '.join(also) or 'nothing'}")
         lines.append(f"to          {pack.path}")
         return "\n".join(lines)
@@ -73,7 +82,8 @@ def build_pack(
     """Build a pack from an evaluation set, once, to compare pools with (`pycurate.decontaminate`).
 
     A pack holds the embeddings as they are stored, the captions with the hashes of their n-grams of 3 to 8 words, the
-    sha256 of images and the uids of items, as far as the evaluation set has them. Captions, their n-grams and ids are
+    sha256 and the 64-bit perceptual hash of images that are there, and the uids of items, as far as the evaluation set
+    has them. Captions, their n-grams and ids are
     held in memory, about 1 kB an item; embeddings are streamed.
 
     Parameters
@@ -150,6 +160,7 @@ class _Gathered:
         self.rows = 0
         self.unjudged: Counter[str] = Counter()
         self.table: list[pa.Table] = []
+        self.hashes: list[PerceptualHashes] = []
 
     def read(self, stack: ExitStack, told: Progress) -> None:
         pool = self.source.pool
@@ -164,6 +175,8 @@ class _Gathered:
                 append(x)
                 bits = "bfloat16" if self.source.embeddings[name][1].dtype == "bfloat16" else None
                 self.unjudged[name] += len(unjudged_rows(x, dtype=bits))  # type: ignore[arg-type]
+            if items.images is not None:
+                self.hashes.append(perceptual_hashes(items.images))
             self.table.append(_table(items))
             self.rows += len(items.ids)
         told.advance(self.rows)
@@ -183,8 +196,14 @@ class _Gathered:
                 grams = caption_grams(captions, keys, n)
                 self._array(files, f"grams-{n}.npy", grams.hashes)
                 self._array(files, f"grams-{n}-items.npy", grams.items)
+        hashed = bool(self.hashes) and any((found.flags == 0).any() for found in self.hashes)
+        if hashed:
+            self._array(files, "phash.npy", np.concatenate([found.codes for found in self.hashes]))
+            self._array(files, "phash-flags.npy", np.concatenate([found.flags for found in self.hashes]))
         return {
             "rows": self.rows,
+            "phash": hashed,
+            "images": sum(int(np.count_nonzero(found.flags == 0)) for found in self.hashes),
             "captions": judged,
             "grams": list(GRAM_LENGTHS) if judged else [],
             "uids": table["uid"].null_count < table.num_rows,

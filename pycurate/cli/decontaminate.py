@@ -82,6 +82,10 @@ def decontaminate(
         int, typer.Option("--ngram", help="Remove captions that share so many words in a row, 3 to 8; 0: do not.")
     ] = 8,
     captions: Annotated[bool, typer.Option(help="Compare captions.")] = True,
+    radius: Annotated[
+        int | None,
+        typer.Option("--radius", help="Compare perceptual hashes of images too: bits that may differ, such as 10."),
+    ] = None,
     model: ModelOption = None,
     allow_duplicate_uids: DuplicatesOption = False,
     layout: LayoutOption = None,
@@ -104,6 +108,7 @@ def decontaminate(
             similarity=_similarity(similarity),
             ngram=ngram or None,
             captions=captions,
+            radius=radius,
             models=_pairs("--model", model),
             layout=layout,  # type: ignore[arg-type]  # checked there, with a sentence
             allow_duplicate_uids=allow_duplicate_uids,

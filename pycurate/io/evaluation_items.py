@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,13 +19,13 @@ from pycurate.io.images import IMAGE_EXTENSIONS, KEY_COLUMN, SHA256_COLUMN
 from pycurate.io.layouts import LayoutName
 from pycurate.io.names import find_column, unknown_name
 from pycurate.io.pool import EmbeddingInfo, Pool, open_pool
+from pycurate.io.shard import Shard
 from pycurate.io.store import Store
 from pycurate.io.tar import TarMember, tar_members
 from pycurate.kernels.uid import format_hex
 from pycurate.types import UidArray
 
-_BLOCK_ITEMS = 4096
-_DIGEST_READ_BYTES = 4 << 20
+_IMAGES_HELD = 256  # encoded images in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Items:
     uids: UidArray | None  # of a column; None where the set has none
     sha256: pa.Array | None
     embeddings: Mapping[str, NDArray[Any]]
+    images: Iterable[bytes | None] | None  # encoded, read as they are taken; None where the set has no images
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class EvaluationSet:
                     block.uids if has_uids else None,
                     block.columns.get(SHA256_COLUMN),
                     {name: block.embeddings[stored] for name, (stored, _) in self.embeddings.items()},
+                    images_in_order(shard, block.start, block.rows) if shard.tar is not None else None,
                 )
 
 
@@ -162,28 +164,36 @@ def _image_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def images_in_order(shard: Shard, start: int, rows: int) -> Iterator[bytes | None]:
+    """Encoded images of some rows of an img2dataset shard, a few at a time; None where a row has none."""
+    for begin in range(start, start + rows, _IMAGES_HELD):
+        wanted = range(begin, min(begin + _IMAGES_HELD, start + rows))
+        found = shard.images(wanted)
+        yield from (found.get(row) for row in wanted)
+
+
 def _image_items(root: str) -> Iterator[Items]:
     """Items of images without a table: their id, the hash of their bytes, and their caption where there is one."""
     store = Store.at(root)
     samples = _tar_samples(store) if store.is_file() or store.files() else _folder_samples(Path(root))
-    while part := list(islice(samples, _BLOCK_ITEMS)):
-        ids, digests, captions = zip(*part, strict=True)
-        yield Items(ids, arrow_texts(captions), None, arrow_texts(digests), {})
+    while part := list(islice(samples, _IMAGES_HELD)):
+        ids, images, captions = zip(*part, strict=True)
+        digests = arrow_texts([hashlib.sha256(image).hexdigest() for image in images])
+        yield Items(ids, arrow_texts(captions), None, digests, {}, images)
 
 
-def _folder_samples(folder: Path) -> Iterator[tuple[str, str, str | None]]:
+def _folder_samples(folder: Path) -> Iterator[tuple[str, bytes, str | None]]:
     for path in sorted(_image_files(folder)):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         text = path.with_suffix(".txt")
         caption = text.read_text(encoding="utf-8", errors="replace").strip() if text.exists() else None
-        yield path.relative_to(folder).as_posix(), digest, caption
+        yield path.relative_to(folder).as_posix(), path.read_bytes(), caption
 
 
-def _tar_samples(store: Store) -> Iterator[tuple[str, str, str | None]]:
-    tars = [""] if store.is_file() else sorted(store.files())
+def _tar_samples(store: Store) -> Iterator[tuple[str, bytes, str | None]]:
     if store.is_file():
         tars, store = [Path(store.root).name], store.folder()
+    else:
+        tars = sorted(store.files())
     found = 0
     for tar in tars:
         samples: dict[str, dict[str, TarMember]] = {}
@@ -195,11 +205,8 @@ def _tar_samples(store: Store) -> Iterator[tuple[str, str, str | None]]:
                 if image is None:
                     continue
                 found += 1
-                state = hashlib.sha256()
-                for start in range(0, image.size, _DIGEST_READ_BYTES):
-                    state.update(reader.read(image.offset + start, min(_DIGEST_READ_BYTES, image.size - start)))
                 text = members.get("txt")
                 caption = reader.read(text.offset, text.size).decode(errors="replace").strip() if text else None
-                yield key, state.hexdigest(), caption
+                yield key, reader.read(image.offset, image.size), caption
     if not found:
         raise PoolError(f"evalset: the tars of {store.root} have no image; name a pool, images or tars with images")

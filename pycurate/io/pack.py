@@ -2,8 +2,8 @@
 
 ``pack.json`` is written last and says what the pack holds, with the size and checksum of every file: ``items.parquet``
 (id, caption, uid, sha256; one row an item), ``embedding-<i>.npy`` (items, d), ``captions.npy`` (128-bit keys of the
-normalised captions), ``grams-<n>.npy`` (64-bit hashes of n-grams of words, sorted) and ``grams-<n>-items.npy`` (the
-item of each).
+normalised captions), ``phash.npy`` and ``phash-flags.npy`` (perceptual hashes of images), ``grams-<n>.npy`` (64-bit
+hashes of n-grams of words, sorted) and ``grams-<n>-items.npy`` (the item of each).
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Pack:
         By name.
     grams
         The lengths n for which n-grams of captions are there; empty without captions.
-    has_uids, has_sha256
-        Whether items have uids of a column, and hashes of their images.
+    has_uids, has_sha256, has_phash
+        Whether items have uids of a column, hashes of their images' bytes, and perceptual hashes of their images.
     checksum
         Changes whenever the pack's contents do.
     """
@@ -79,6 +79,7 @@ class Pack:
     grams: tuple[int, ...]
     has_uids: bool
     has_sha256: bool
+    has_phash: bool
     checksum: str
     facts: Mapping[str, Any]
 
@@ -105,6 +106,10 @@ class Pack:
     def caption_keys(self) -> UidArray:
         """(rows,) 128-bit keys of the captions, normalised."""
         return self._array("captions.npy")
+
+    def phash(self) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        """(rows, 1) 64-bit DCT hashes of the items' images, and (rows,) 0 where an item has one."""
+        return self._array("phash.npy"), self._array("phash-flags.npy")
 
     def uids(self) -> UidArray:
         """(rows,) uids of the items; zeros where an item has none."""
@@ -151,6 +156,7 @@ def open_pack(path: str | os.PathLike[str]) -> Pack:
             grams=tuple(facts["grams"]),
             has_uids=facts["uids"],
             has_sha256=facts["sha256"],
+            has_phash=facts["phash"],
             checksum=xxhash.xxh3_128(json.dumps(sorted(files.items())).encode()).hexdigest(),
             facts=facts,
         )

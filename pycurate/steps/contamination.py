@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -18,20 +18,24 @@ from pycurate.io.pool import Pool
 from pycurate.ops.dedup.contamination import (
     GRAM_LENGTHS,
     CaptionGrams,
+    ItemHashes,
     Near,
     SortedKeys,
     caption_keys,
     near_by_embedding,
     near_by_grams,
+    near_by_hash,
     near_by_key,
     widened,
 )
 from pycurate.ops.dedup.exact import missing_keys, text_keys
+from pycurate.ops.dedup.perceptual import perceptual_hashes
 from pycurate.types import Block, UidArray
 
-Kind: TypeAlias = Literal["uid", "sha256", "embedding", "caption", "gram"]
+Kind: TypeAlias = Literal["uid", "sha256", "phash", "embedding", "caption", "gram"]
 DEFAULT_SIMILARITY = 0.95
 """Cosine of CLIP image embeddings from which on two photographs are usually altered copies of one."""
+PHASH_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,9 @@ class Measure:
 
     pack: int  # which pack
     kind: Kind
-    rule: str  # as the ledger calls it: uid, sha256, the name of an embedding, caption, or 8-gram
-    threshold: float  # least cosine, or least number of n-grams in common
-    words: int = 0  # of an n-gram
+    rule: str  # as the ledger calls it: uid, sha256, phash, the name of an embedding, caption, or 8-gram
+    threshold: float  # least cosine, least 1 - distance / bits, or least number of n-grams in common
+    size: int = 0  # words of an n-gram, or most bits in which hashes differ
 
 
 class BlockComparison:
@@ -65,8 +69,13 @@ class BlockComparison:
         self.embeddings = tuple(dict.fromkeys(m.rule for m in measures if m.kind == "embedding"))
         self._prepared: list[Any] = [self._prepare(measure) for measure in measures]
 
-    def compare(self, block: Block) -> tuple[list[Near], dict[str, NDArray[np.bool_]]]:
-        """What is near by each measure; and by rule, (n,) the rows that it cannot judge."""
+    def compare(
+        self, block: Block, images: Iterable[bytes | None] | None = None
+    ) -> tuple[list[Near], dict[str, NDArray[np.bool_]]]:
+        """What is near by each measure; and by rule, (n,) the rows that it cannot judge.
+
+        ``images`` are those of the block's rows, for measures of kind ``phash``.
+        """
         keys: dict[str, UidArray] = {}
         unjudged: dict[str, NDArray[np.bool_]] = {}
         if any(measure.kind == "uid" for measure in self._measures):
@@ -78,9 +87,19 @@ class BlockComparison:
         if SHA256_COLUMN in self.columns:
             keys["sha256"] = text_keys(block.columns[SHA256_COLUMN], None)
             unjudged["sha256"] = missing_keys(keys["sha256"])
+        hashes = None
+        if any(measure.kind == "phash" for measure in self._measures):
+            assert images is not None
+            hashes = perceptual_hashes(images, threads=self._threads)
+            unjudged["phash"] = hashes.flags != 0
         found = []
         for number, measure in enumerate(self._measures):
-            if measure.kind == "embedding":
+            if measure.kind == "phash":
+                assert hashes is not None
+                near = near_by_hash(
+                    hashes.codes, hashes.flags == 0, self._prepared[number], measure.size, threads=self._threads
+                )
+            elif measure.kind == "embedding":
                 near, bad = self._near_embedding(block, number)
                 unjudged[measure.rule] = np.zeros(block.rows, np.bool_)
                 unjudged[measure.rule][bad] = True
@@ -96,13 +115,17 @@ class BlockComparison:
         """The items of a measure as they are compared."""
         pack = self._packs[measure.pack]
         if measure.kind == "gram":
-            return CaptionGrams(measure.words, *pack.gram_items(measure.words))
+            return CaptionGrams(measure.size, *pack.gram_items(measure.size))
         if measure.kind == "caption":
             return SortedKeys.of(pack.caption_keys())
         if measure.kind == "sha256":
             return SortedKeys.of(text_keys(pack.items["sha256"].combine_chunks(), None))
         if measure.kind == "uid":
             return SortedKeys.of(pack.uids())
+        if measure.kind == "phash":
+            codes, flags = pack.phash()
+            items = np.flatnonzero(flags == 0)
+            return ItemHashes(np.ascontiguousarray(codes[items]), items)
         return pack.embedding(measure.rule)
 
     def _near_embedding(self, block: Block, number: int) -> tuple[Near, NDArray[np.int64]]:
@@ -123,6 +146,7 @@ def find_measures(
     similarity: Mapping[str, float] | float | None,
     ngram: int | None,
     captions: bool,
+    radius: int | None,
     models: Mapping[str, str],
 ) -> list[Measure]:
     """Everything by which a pool can be compared with packs; parameters as in `pycurate.decontaminate`.
@@ -133,7 +157,7 @@ def find_measures(
         An option is wrong, a pack is of another dimension or model, or nothing of a pack can be compared.
     """
     require_different_names(packs)
-    measures = _measures(pool, packs, _thresholds(pool, packs, similarity), _length(ngram), captions)
+    measures = _measures(pool, packs, _thresholds(pool, packs, similarity), _length(ngram), captions, radius)
     require_alike(pool, packs, measures, models)
     return measures
 
@@ -197,7 +221,12 @@ def _thresholds(
 
 
 def _measures(
-    pool: Pool, packs: Sequence[Pack], thresholds: Mapping[str, float], ngram: int | None, captions: bool
+    pool: Pool,
+    packs: Sequence[Pack],
+    thresholds: Mapping[str, float],
+    ngram: int | None,
+    captions: bool,
+    radius: int | None,
 ) -> list[Measure]:
     """Everything that is compared, surest first: of several that find a row the first is its reason."""
     caption = find_column("caption", pool.columns) if captions else None
@@ -207,6 +236,10 @@ def _measures(
         measures += [Measure(number, "uid", "uid", 1.0) for number, pack in numbered if pack.has_uids]
     if SHA256_COLUMN in pool.columns:
         measures += [Measure(number, "sha256", "sha256", 1.0) for number, pack in numbered if pack.has_sha256]
+    if radius is not None:
+        _require_images(pool, packs, radius)
+        alike = float(np.float32(1 - radius / PHASH_BITS))
+        measures += [Measure(number, "phash", "phash", alike, radius) for number, pack in numbered if pack.has_phash]
     for name, least in thresholds.items():
         measures += [Measure(n, "embedding", name, float(least)) for n, pack in numbered if name in pack.embeddings]
     if caption is not None:
@@ -224,6 +257,18 @@ def _measures(
                 "does: pycurate pack --embedding NAME=STORED"
             )
     return measures
+
+
+def _require_images(pool: Pool, packs: Sequence[Pack], radius: int) -> None:
+    if not 0 <= radius <= PHASH_BITS:
+        raise InputError(f"radius: expected 0 to {PHASH_BITS} bits or None, got {radius}")
+    if pool.layout != "img2dataset":
+        raise InputError(
+            f"radius: perceptual hashes are compared where the pool's images lie in its tars, as img2dataset writes "
+            f"them; this pool is {pool.layout}"
+        )
+    if not any(pack.has_phash for pack in packs):
+        raise InputError("radius: no pack has perceptual hashes; build one from images, tars or an img2dataset pool")
 
 
 def require_alike(pool: Pool, packs: Sequence[Pack], measures: Sequence[Measure], models: Mapping[str, str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from pycurate import Subset, build_pack, decontaminate, open_pool
 from pycurate.api import contamination_shards
@@ -180,6 +182,47 @@ def test_images_are_known_by_their_bytes(pool_factory: Any, tmp_path: Path) -> N
     same = [int(name.removesuffix(".jpg")) for name, data in images.items() if data == images["000000005.jpg"]]
     assert removed == same == [n for n, row in enumerate(ledger) if not row["keep"]]
     assert report.unjudged["sha256"] == 1
+
+
+def picture(seed: int, quality: int = 90, side: int = 96) -> bytes:
+    """Soft blotches as a JPEG."""
+    cells = np.random.default_rng(seed).integers(0, 256, (6, 6), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(cells).resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def test_images_are_known_by_their_looks(pool_factory: Any, tmp_path: Path) -> None:
+    """Items are pictures of the pool at another size and quality; every seventh row has no image."""
+    pool = pool_factory.img2dataset(tmp_path / "pool", shards=2, rows=20)
+    for shard in range(2):
+        with tarfile.open(pool / f"{shard:05d}.tar", "w") as tar:
+            for row in range(20):
+                if (shard * 20 + row) % 7 != 3:
+                    info, data = tarfile.TarInfo(f"{shard:05d}{row:04d}.jpg"), picture(shard * 20 + row)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "images").mkdir()
+    for number in (2, 30):
+        (tmp_path / "images" / f"{number:02d}.jpg").write_bytes(picture(number, quality=40, side=150))
+    (tmp_path / "images" / "bad.jpg").write_bytes(b"no picture")
+    made = build_pack(tmp_path / "images", tmp_path / "pack")
+    assert made.pack.has_phash
+    assert "perceptual hashes" in made.render()
+    report = decontaminate(pool, tmp_path / "pack", tmp_path / "out", radius=6)
+    ledger = ledger_of(tmp_path / "out")
+    found = {n: (row["rule"], row["item"]) for n, row in enumerate(ledger) if not row["keep"]}
+    assert found == {2: ("phash", "02.jpg"), 30: ("phash", "30.jpg")}
+    assert all(row["value"] >= row["threshold"] == np.float32(1 - 6 / 64) for row in ledger if not row["keep"])
+    assert report.unjudged["phash"] == 6
+    assert decontaminate(pool, tmp_path / "pack", tmp_path / "out").removed == 0
+    planted(pool_factory, tmp_path / "other")
+    with pytest.raises(InputError, match="radius: no pack has perceptual hashes"):
+        decontaminate(pool, tmp_path / "other" / "pack", tmp_path / "out", radius=6)
+    with pytest.raises(InputError, match="radius: expected 0 to 64 bits or None, got 65"):
+        decontaminate(pool, tmp_path / "pack", tmp_path / "out", radius=65)
+    with pytest.raises(InputError, match="this pool is datacomp"):
+        decontaminate(tmp_path / "other" / "pool", tmp_path / "pack", tmp_path / "out", radius=6)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ caption) only the first is compared, and what is near counts for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from pycurate.errors import InputError
 from pycurate.kernels.fused_similarity import pairs_above
+from pycurate.kernels.hamming import Codes, hamming_pairs
 from pycurate.kernels.uid import find, sort_uids
 from pycurate.ops.dedup.exact import missing_keys, text_keys
 from pycurate.ops.dedup.minhash import caption_shingles, normalised_captions
@@ -52,6 +54,13 @@ class SortedKeys(NamedTuple):
         sort_uids(ordered, items)  # stable: of equal keys the first item comes first
         first = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
         return cls(ordered[first], items[first].astype(np.int64))
+
+
+class ItemHashes(NamedTuple):
+    """Perceptual hashes of the items that have one, and these items."""
+
+    codes: Codes
+    items: Indices
 
 
 class CaptionGrams(NamedTuple):
@@ -126,30 +135,74 @@ def near_by_embedding(
 
     Exact. Where the pairs are too many to hold, the block is halved.
     """
+
+    def found(part: slice, most: int) -> tuple[Near, Indices]:
+        pairs = pairs_above(x[part], threshold, y, max_pairs=most, dtype=dtype, threads=threads)
+        near = _near_of_pairs(pairs.rows, pairs.cols, pairs.similarities.astype(np.float64), pairs.copy_of, len(y))
+        return near, pairs.unjudged
+
+    return _halved_where_many(found, slice(0, len(x)), len(y))
+
+
+def near_by_hash(
+    codes: Codes, hashed: NDArray[np.bool_], items: ItemHashes, radius: int, *, threads: int | None = None
+) -> Near:
+    """Rows whose perceptual hash differs in at most ``radius`` bits from that of any item; value: 1 - distance / bits.
+
+    Parameters
+    ----------
+    codes, hashed
+        (n, w) hashes of rows, and (n,) which rows have one.
+    """
+    rows = np.flatnonzero(hashed)
+    mine, bits = np.ascontiguousarray(codes[rows]), 64 * codes.shape[1]
+
+    def found(part: slice, most: int) -> tuple[Near, Indices]:
+        pairs = hamming_pairs(mine[part], radius, items.codes, max_pairs=most, threads=threads)
+        alike = 1 - pairs.distances / bits
+        return _near_of_pairs(pairs.rows, pairs.cols, alike, pairs.copy_of, len(items.codes)), pairs.rows[:0]
+
+    near, _ = _halved_where_many(found, slice(0, len(rows)), len(items.codes))
+    return near._replace(rows=rows[near.rows], items=items.items[near.items], touched=items.items[near.touched])
+
+
+def _halved_where_many(
+    found: Callable[[slice, int], tuple[Near, Indices]], part: slice, items: int
+) -> tuple[Near, Indices]:
+    """What ``found`` says of a part of the rows, asked of halves where the pairs would be too many to hold."""
     try:
-        found = pairs_above(x, threshold, y, max_pairs=_MOST_PAIRS, dtype=dtype, threads=threads)
+        return found(part, _MOST_PAIRS if part.stop - part.start > 1 else items)
     except InputError:
-        if len(x) > 1:
-            half = len(x) // 2
-            a, unjudged_a = near_by_embedding(x[:half], y, threshold, dtype=dtype, threads=threads)
-            b, unjudged_b = near_by_embedding(x[half:], y, threshold, dtype=dtype, threads=threads)
-            return _joined(a, b, half), np.concatenate([unjudged_a, unjudged_b + half])
-        found = pairs_above(x, threshold, y, max_pairs=len(y), dtype=dtype, threads=threads)
-    first = _best_of_rows(found.rows, found.cols, found.similarities.astype(np.float64))
-    copies = np.flatnonzero(found.copy_of >= 0)
+        if part.stop - part.start <= 1:
+            raise
+    half = (part.stop - part.start) // 2
+    a, unjudged_a = _halved_where_many(found, slice(part.start, part.start + half), items)
+    b, unjudged_b = _halved_where_many(found, slice(part.start + half, part.stop), items)
+    return _joined(a, b, half), np.concatenate([unjudged_a, unjudged_b + half])
+
+
+def _near_of_pairs(
+    rows: Indices, items: Indices, values: NDArray[np.float64], copy_of: Indices, items_there: int
+) -> Near:
+    """From pairs of distinct rows and distinct items; copies of a row are near what it is near.
+
+    They take its item, and count for every item that it counts for.
+    """
+    first = _best_of_rows(rows, items, values)
+    copies = np.flatnonzero(copy_of >= 0)
     if not len(copies):
-        return first, found.unjudged
-    # Copies of a row are near what it is near: they take its item, and count for every item that it counts for.
-    sizes = np.bincount(found.copy_of[copies], minlength=len(x)) + 1
-    place = np.full(len(x), -1)
+        return first
+    sizes = np.bincount(copy_of[copies], minlength=len(copy_of)) + 1
+    place = np.full(len(copy_of), -1)
     place[first.rows] = np.arange(len(first.rows))
-    copies = copies[place[found.copy_of[copies]] >= 0]
-    source = np.concatenate([np.arange(len(first.rows)), place[found.copy_of[copies]]])
-    rows = np.concatenate([first.rows, copies])
-    order = np.argsort(rows, kind="stable")
-    counts = np.bincount(found.cols, sizes[found.rows], minlength=len(y))[first.touched].astype(np.int64)
-    near = Near(rows[order], first.items[source[order]], first.values[source[order]], first.touched, counts, first.best)
-    return near, found.unjudged
+    copies = copies[place[copy_of[copies]] >= 0]
+    source = np.concatenate([np.arange(len(first.rows)), place[copy_of[copies]]])
+    all_rows = np.concatenate([first.rows, copies])
+    order = np.argsort(all_rows, kind="stable")
+    counts = np.bincount(items, sizes[rows], minlength=items_there)[first.touched].astype(np.int64)
+    return first._replace(
+        rows=all_rows[order], items=first.items[source[order]], values=first.values[source[order]], counts=counts
+    )
 
 
 def widened(x: NDArray[Any], dtype: str) -> NDArray[np.float32]:

@@ -7,12 +7,14 @@ import pytest
 from pycurate.ops.dedup import contamination
 from pycurate.ops.dedup.contamination import (
     CaptionGrams,
+    ItemHashes,
     Near,
     SortedKeys,
     caption_grams,
     caption_keys,
     near_by_embedding,
     near_by_grams,
+    near_by_hash,
     near_by_key,
     widened,
 )
@@ -101,3 +103,25 @@ def test_widening_changes_no_similarity() -> None:
     bits = (x.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
     np.testing.assert_array_equal(widened(bits, "bfloat16").view(np.uint32) >> np.uint32(16), bits)
     np.testing.assert_array_equal(widened(x.astype(np.float16), "float16"), x.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize("most_pairs", [1 << 22, 5])
+@pytest.mark.parametrize("radius", [0, 6])
+def test_hashes_are_compared_exactly(monkeypatch: pytest.MonkeyPatch, radius: int, most_pairs: int) -> None:
+    monkeypatch.setattr(contamination, "_MOST_PAIRS", most_pairs)
+    random = np.random.default_rng(4)
+    centres = random.integers(0, 2**63, 5, dtype=np.uint64)
+    flips = np.uint64(1) << random.integers(0, 64, (120, 3)).astype(np.uint64)
+    codes = centres[random.integers(0, 5, 120)] ^ np.bitwise_xor.reduce(flips, axis=1)
+    codes[[10, 11, 95, 96]] = codes[3]
+    rows, items = codes[:80, None].copy(), codes[80:, None].copy()
+    hashed, known = random.random(80) < 0.9, np.flatnonzero(random.random(40) < 0.9)
+    distance = np.array([[(int(row) ^ int(item)).bit_count() for item in items[:, 0]] for row in rows[:, 0]])
+    near = np.where((distance <= radius) & hashed[:, None], 1 - distance / 64, np.nan)
+    near[:, np.setdiff1d(np.arange(40), known)] = np.nan
+    for i, item in enumerate(items[:, 0]):  # of equal items the first
+        if item in items[known[known < i], 0]:
+            near[:, i] = np.nan
+    found = near_by_hash(rows, hashed, ItemHashes(np.ascontiguousarray(items[known]), known), radius)
+    assert_equal(found, plainly(near))
+    assert len(found.rows)
