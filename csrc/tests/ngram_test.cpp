@@ -1,5 +1,6 @@
 #include "kernels/ngram/ngram.h"
 
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <string>
@@ -61,6 +62,55 @@ void jaccard_of_small_sets() {
     check(ngram::jaccard(x, 4, y, 0) == 0.0f, "something and nothing");
 }
 
+/// With one value a band and many bands no pair of these is missed.
+void similar_sets_are_those_of_trying_each() {
+    std::mt19937_64 engine(3);
+    constexpr std::size_t n = 120, bands = 256;
+    std::vector<std::uint64_t> hashes, a(bands), b(bands);
+    std::vector<std::int64_t> starts{0}, rows, order;
+    for (std::size_t i = 0; i < n; ++i) {
+        for (std::uint64_t k = 1; k <= 6; ++k)
+            if (engine() % 2 == 0) hashes.push_back(k * 0x9e3779b97f4a7c15u >> 3);
+        std::sort(hashes.begin() + starts.back(), hashes.end());
+        starts.push_back(static_cast<std::int64_t>(hashes.size()));
+    }
+    for (std::size_t j = 0; j < bands; ++j) a[j] = engine(), b[j] = engine();
+    const ngram::Sets sets{hashes.data(), starts.data(), n};
+    std::vector<std::int64_t> copy_of(n), labels(n);
+    check(ngram::find_copies(sets, copy_of.data(), 2, {}), "complete");
+    for (std::size_t i = 0; i < n; ++i)
+        if (copy_of[i] < 0 && sets.size(i) > 0) rows.push_back(static_cast<std::int64_t>(i));
+    const std::size_t g = rows.size();
+    std::vector<std::uint32_t> signatures(g * bands);
+    check(ngram::sign_sets(sets, rows.data(), g, {a.data(), b.data(), bands}, signatures.data(), 2, {}),
+          "complete");
+    const ngram::Candidates candidates{sets, rows.data(), g, signatures.data(), {bands, 1}, 0.6f};
+    const auto similar = [&](std::size_t i, std::size_t j) {
+        const auto x = static_cast<std::size_t>(rows[i]), y = static_cast<std::size_t>(rows[j]);
+        return ngram::jaccard(sets.at(x), sets.size(x), sets.at(y), sets.size(y)) >= 0.6f;
+    };
+    std::size_t expected = 0;
+    for (std::size_t i = 0; i < g; ++i)
+        for (std::size_t j = i + 1; j < g; ++j) expected += similar(i, j);
+    std::vector<ngram::Pair> pairs;
+    bool too_many = false;
+    check(ngram::pairs_above(candidates, 10000, pairs, too_many, 2, {}) && !too_many, "complete");
+    check(pairs.size() == expected && expected > 50, "every pair once");
+    check(ngram::components_above(candidates, labels.data(), 2, {}), "complete");
+    for (const auto& pair : pairs)
+        check(labels[static_cast<std::size_t>(pair.row)] == labels[static_cast<std::size_t>(pair.col)],
+              "linked");
+    for (std::size_t i = g; i-- > 0;) order.push_back(static_cast<std::int64_t>(i));
+    std::vector<std::int64_t> keeper(g);
+    std::vector<float> similarity(g);
+    check(ngram::greedy(candidates, order.data(), keeper.data(), similarity.data(), 2, {}), "complete");
+    for (std::size_t i = 0; i < g; ++i) {
+        bool near = false;
+        for (std::size_t j = i + 1; j < g; ++j) near |= keeper[j] < 0 && similar(i, j);
+        check((keeper[i] >= 0) == near, "removed by a kept one");
+    }
+}
+
 void a_poll_stops_the_work() {
     std::vector<std::int64_t> offsets(1 << 20);
     for (std::size_t i = 0; i < offsets.size(); ++i) offsets[i] = static_cast<std::int64_t>(2 * i);
@@ -80,6 +130,7 @@ const Test tests[] = {
     {"ngram: signatures equal the scalar twin", signatures_equal_the_scalar_twin},
     {"ngram: no byte beyond the texts is read", no_byte_beyond_the_texts_is_read},
     {"ngram: Jaccard of small sets", jaccard_of_small_sets},
+    {"ngram: similar sets are those of trying each", similar_sets_are_those_of_trying_each},
     {"ngram: a poll stops the work", a_poll_stops_the_work},
 };
 

@@ -98,6 +98,7 @@ struct Pair {
 };
 
 /// Distinct sets whose signatures share a band and whose Jaccard similarity is at or above a threshold.
+/// Asking about them takes 8 bytes a band of each.
 struct Candidates {
     Sets sets;
     const std::int64_t* rows;  // (g,) the sets that take part, rising
@@ -118,8 +119,7 @@ bool components_above(const Candidates& candidates, std::int64_t* labels, std::s
 
 /// Takes candidates in `order` (g,), a permutation of their places, and removes each that such a pair joins
 /// with one that is kept. keeper[place]: the place of the most similar kept one, of equally similar ones the
-/// first in `order`, -1 where the candidate is kept; similarity[place]: to it, NaN where kept. Holds no pair,
-/// and 8 bytes a band of each candidate.
+/// first in `order`, -1 where the candidate is kept; similarity[place]: to it, NaN where kept. Holds no pair.
 bool greedy(const Candidates& candidates, const std::int64_t* order, std::int64_t* keeper, float* similarity,
             std::size_t threads, const Poll& poll);
 
