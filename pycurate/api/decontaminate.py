@@ -16,11 +16,11 @@ from pycurate.engine import NoProgress, Progress, default_memory_bytes
 from pycurate.errors import InputError
 from pycurate.io.atomic import write_json_atomic
 from pycurate.io.layouts import LayoutName
-from pycurate.io.pack import open_pack
+from pycurate.io.pack import Pack, open_pack
 from pycurate.io.pool import Pool, open_pool
 from pycurate.pipeline.external_sort import merge_runs
 from pycurate.pipeline.workspace import Workspace, digest
-from pycurate.steps.contamination import find_measures, left_out
+from pycurate.steps.contamination import Measure, find_measures, left_out
 
 _FORMAT = 1  # bumped when the same input gives other files
 
@@ -46,8 +46,8 @@ def decontaminate(
     A row is removed when, for any item of any pack: both have the same uid; the bytes of their images are equal
     (sha256) or, where that is asked for, their perceptual hashes are near; the cosine of an embedding that both have is
     at or above its threshold (exact, all pairs); their captions are equal once normalised, or share an n-gram of words.
-    Every shard is read once; a killed call continues when it is repeated. Rows that a measure cannot judge (no caption,
-    a zero or non-finite vector) are not removed by it and are counted.
+    Rows that a measure cannot judge (no caption, a zero or non-finite vector) are not removed by it and are counted.
+    Every shard is read once; a killed call continues when it is repeated.
 
     Parameters
     ----------
@@ -56,34 +56,23 @@ def decontaminate(
     against
         Packs that `pycurate.build_pack` wrote; their embeddings are held in memory.
     out
-        A folder: new, empty, or of an earlier call. Written are ``subset.npy``, the uids that remain;
-        ``ledger/<shard>.parquet``, of every row whether it stays, and the first rule that removed it with pack, value,
-        threshold and item; ``contamination.parquet``, everything that was found; ``items.parquet``, how many rows are
-        near each item; ``report.json``.
+        A folder: new, empty, or of an earlier call; ``docs/decontamination.md`` lists the files.
     similarity
-        Embedding -> least cosine of a removed row, rounded to float32; one number for every embedding that the pool
-        shares with a pack; an empty mapping for none. Default 0.95 for all.
+        Embedding -> least cosine of a removed row; one number for every embedding that the pool shares with a pack;
+        an empty mapping for none. Default 0.95 for all.
     ngram
-        Words of an n-gram that a removed row has in common with an item, 3 to 8; None: n-grams are not compared. The
-        default, 8, finds captions that were copied; sets of templates ("a photo of a ...") share shorter ones.
+        Words of an n-gram that a removed row has in common with an item, 3 to 8; None: n-grams are not compared.
     captions
         False: captions are not compared at all.
     radius
         Most bits in which the 64-bit perceptual hashes of a removed row's image and of an item's differ; 10 is usual.
-        Reads and decodes every image of an img2dataset pool; None (default): images are compared by embedding and
-        sha256 only.
+        Reads and decodes every image of an img2dataset pool. None (default): they are not compared.
     models
         Embedding -> what the pool's was made with; an error where a pack states another.
     allow_duplicate_uids
         Write a uid that occurs more than once as often as it remains, instead of refusing it.
     memory_bytes
         Memory cap of the sort of the uids that remain; default half of what is allowed.
-    threads
-        Threads to use; every processor by default. The result does not depend on it.
-
-    Returns
-    -------
-    ContaminationReport
 
     Raises
     ------
@@ -99,30 +88,35 @@ def decontaminate(
     packs = [open_pack(path) for path in given]
     measures = find_measures(opened, packs, similarity, ngram, captions, radius, models or {})
     folder = claim_out(Path(out).absolute())
-    told = progress or NoProgress()
+    limit = default_memory_bytes() if memory_bytes is None else memory_bytes
     with Workspace(folder / "workspace").lock():
-        key = digest(
-            _FORMAT,
-            [opened.root, opened.layout, opened.uid_source],
-            [[pack.checksum, pack.name] for pack in packs],
-            [[m.pack, m.rule, float(np.float32(m.threshold))] for m in measures],
-        )
-        _forget_others(folder, key)
-        comparison = ShardComparison(opened, packs, measures, folder, key, threads)
+        comparison = _compare(opened, packs, measures, folder, threads, progress or NoProgress())
         shards = [shard for shard in opened.shards if shard.rows]
-        told.start("comparing", len(shards))
-        for shard in shards:
-            comparison.run(shard)
-            told.advance(shard.rows)
-        told.finish()
-        merge_runs(
-            [comparison.run_path(shard) for shard in shards],
-            folder / "subset.npy",
-            default_memory_bytes() if memory_bytes is None else memory_bytes,
-            unique=not allow_duplicate_uids,
-        )
+        runs = [comparison.run_path(shard) for shard in shards]
+        merge_runs(runs, folder / "subset.npy", limit, unique=not allow_duplicate_uids)
         found = ((shard, comparison.found(shard)) for shard in shards)
         return write_report_files(folder, packs, measures, found, left_out(opened, packs, measures))
+
+
+def _compare(
+    pool: Pool, packs: Sequence[Pack], measures: Sequence[Measure], folder: Path, threads: int | None, told: Progress
+) -> ShardComparison:
+    """Compare the shards that an earlier call has not compared."""
+    key = digest(
+        _FORMAT,
+        [pool.root, pool.layout, pool.uid_source],
+        [[pack.checksum, pack.name] for pack in packs],
+        [[m.pack, m.rule, float(np.float32(m.threshold))] for m in measures],
+    )
+    _forget_others(folder, key)
+    comparison = ShardComparison(pool, packs, measures, folder, key, threads)
+    shards = [shard for shard in pool.shards if shard.rows]
+    told.start("comparing", len(shards))
+    for shard in shards:
+        comparison.run(shard)
+        told.advance(shard.rows)
+    told.finish()
+    return comparison
 
 
 def _forget_others(folder: Path, key: str) -> None:

@@ -83,8 +83,7 @@ def build_pack(
 
     A pack holds the embeddings as they are stored, the captions with the hashes of their n-grams of 3 to 8 words, the
     sha256 and the 64-bit perceptual hash of images that are there, and the uids of items, as far as the evaluation set
-    has them. Captions, their n-grams and ids are
-    held in memory, about 1 kB an item; embeddings are streamed.
+    has them. Captions, their n-grams and ids are held in memory, about 1 kB an item; embeddings are streamed.
 
     Parameters
     ----------
@@ -120,36 +119,10 @@ def build_pack(
     folder = claim_out(Path(out).absolute())
     for path in (folder / PACK_NAME, *folder.glob("*.npy"), *folder.glob("*.parquet")):
         path.unlink(missing_ok=True)
-    told = progress or NoProgress()
-    told.start("packing", 1)
     made = _Gathered(source, folder)
-    with ExitStack() as stack:
-        made.read(stack, told)
-    if not made.rows:
-        raise InputError(f"evalset: {source.root} has no item")
-    files = [f"embedding-{number}.npy" for number in range(len(source.embeddings))]
-    facts = made.write(files)
-    told.finish()
-    pack = finish_pack(
-        folder,
-        files,
-        {
-            "name": name or Path(source.root.rstrip("/")).stem,
-            "made by": f"pycurate {pycurate.__version__}",
-            "source": source.root,
-            "embeddings": {
-                name: {
-                    "dimension": info.dimension,
-                    "dtype": info.dtype,
-                    "model": stated.get(name),
-                    "unjudged": made.unjudged[name],
-                }
-                for name, (_, info) in source.embeddings.items()
-            },
-            **facts,
-        },
-    )
-    return PackReport(pack)
+    files, facts = made.write(progress or NoProgress())
+    facts |= {"name": name or Path(source.root.rstrip("/")).stem, "source": source.root}
+    return PackReport(finish_pack(folder, files, facts | {"embeddings": made.embedding_facts(stated)}))
 
 
 class _Gathered:
@@ -162,7 +135,31 @@ class _Gathered:
         self.table: list[pa.Table] = []
         self.hashes: list[PerceptualHashes] = []
 
-    def read(self, stack: ExitStack, told: Progress) -> None:
+    def write(self, told: Progress) -> tuple[list[str], dict[str, Any]]:
+        """Write every file but ``pack.json``; returns their names, and facts of the pack."""
+        told.start("packing", 1)
+        with ExitStack() as stack:
+            self._read(stack)
+        told.advance(self.rows)
+        told.finish()
+        if not self.rows:
+            raise InputError(f"evalset: {self.source.root} has no item")
+        files = [f"embedding-{number}.npy" for number in range(len(self.source.embeddings))]
+        return files, self._write_held(files)
+
+    def embedding_facts(self, models: Mapping[str, str]) -> dict[str, Any]:
+        """What the pack says of each embedding."""
+        return {
+            name: {
+                "dimension": info.dimension,
+                "dtype": info.dtype,
+                "model": models.get(name),
+                "unjudged": self.unjudged[name],
+            }
+            for name, (_, info) in self.source.embeddings.items()
+        }
+
+    def _read(self, stack: ExitStack) -> None:
         pool = self.source.pool
         appends = {
             name: stack.enter_context(_matrix_file(self.folder, f"embedding-{number}.npy", pool.rows, info))
@@ -179,10 +176,9 @@ class _Gathered:
                 self.hashes.append(perceptual_hashes(items.images))
             self.table.append(_table(items))
             self.rows += len(items.ids)
-        told.advance(self.rows)
 
-    def write(self, files: list[str]) -> dict[str, Any]:
-        """Write what is held; adds the names of files, returns facts of the pack."""
+    def _write_held(self, files: list[str]) -> dict[str, Any]:
+        """Write all but the embeddings; adds the names of files, returns facts of the pack."""
         table = pa.concat_tables(self.table).combine_chunks()
         with atomic_write(self.folder / "items.parquet", "file") as file:
             pq.write_table(table, file, compression="zstd")
@@ -201,6 +197,7 @@ class _Gathered:
             self._array(files, "phash.npy", np.concatenate([found.codes for found in self.hashes]))
             self._array(files, "phash-flags.npy", np.concatenate([found.flags for found in self.hashes]))
         return {
+            "made by": f"pycurate {pycurate.__version__}",
             "rows": self.rows,
             "phash": hashed,
             "images": sum(int(np.count_nonzero(found.flags == 0)) for found in self.hashes),

@@ -45,7 +45,7 @@ class Decontaminate(DecidingStep):
         Embedding -> least cosine, or one number for every embedding that any pack holds (default 0.95): the pool must
         have them all. {}: none.
     captions
-        Compare captions, where packs hold any (default).
+        Compare captions, which the pool must have (default).
     ngram
         Words that captions have in common in a row, 3 to 8 (default 8); null: only equal captions are found.
     images
@@ -118,7 +118,11 @@ class Decontaminate(DecidingStep):
         return f"{self.title}.measure", f"{self.title}.value", f"{self.title}.item"
 
     def score_needs(self) -> Needs:
-        return Needs(columns=self._comparison.columns, embeddings=self._comparison.embeddings)
+        asked = [("caption", self.captions), (SHA256_COLUMN, self.images)]
+        columns = tuple(column for column, is_asked in asked if is_asked)
+        if isinstance(self.similarity, dict):
+            return Needs(columns=columns, embeddings=tuple(self.similarity))
+        return Needs(columns=columns, embeddings=tuple(dict.fromkeys(n for p in self.packs for n in p.embeddings)))
 
     def produces(self) -> tuple[str, ...]:
         return self.columns

@@ -14,11 +14,13 @@ from pycurate.steps import (
     STEPS,
     CaptionRules,
     ClipScore,
+    Decontaminate,
     ExactDedup,
     Filter,
     Frequency,
     ImageRules,
     Language,
+    MinHashDedup,
     RareTokens,
     RowScores,
     SubsetStep,
@@ -47,6 +49,8 @@ steps:
   - rare_tokens: {vocabulary: 1000}
   - exact_dedup: url
   - exact_dedup: {key: embedding, embedding: l14_img, keep: {highest: clip}, of: pool}
+  - minhash_dedup: {threshold: 0.8, n: [2, 4], removal: component}
+  - decontaminate: {against: [a.pack, b.pack], similarity: {l14_img: 0.9}, ngram: 6}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
 """
 
@@ -72,6 +76,8 @@ def in_python() -> Recipe:
             RareTokens(vocabulary=1000),
             ExactDedup(key="url"),
             ExactDedup(key="embedding", embedding="l14_img", keep={"highest": "clip"}, of="pool"),
+            MinHashDedup(threshold=0.8, n=(2, 4), removal="component"),
+            Decontaminate(against=("a.pack", "b.pack"), similarity={"l14_img": 0.9}, ngram=6),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
         ],
     )

@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_said(pool_factory: Any, tmp_path: Path, pack: Path
     with pytest.raises(MissingDependencyError, match=r"against: there is no file or folder .* Build a pack with"):
         Decontaminate(against="nowhere").check_files()
     with pytest.raises(RecipeError, match=r"pack 'eval' holds nothing that the step compares"):
-        Decontaminate(against=str(pack), similarity={}, captions=False).score_needs()
+        Decontaminate(against=str(pack), similarity={}, captions=False).score_parameters()
     with pytest.raises(RecipeError, match="are both called 'eval'"):
         Decontaminate(against=[str(pack), str(pack)]).score_needs()
     pool = open_pool(pool_factory.datacomp(tmp_path / "wide", 1, 3, embeddings={"img": np.ones((3, 9), np.float16)}))
