@@ -18,9 +18,11 @@ _HOME = {
     "Subset": "pycurate.io.subset",
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
+    "build_pack": "pycurate.api.pack",
     "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
+    "decontaminate": "pycurate.api.decontaminate",
     "dedup": "pycurate.api.dedup",
     "dedup_append": "pycurate.api.dedup_append",
     "dedup_curve": "pycurate.api.dedup_curve",
@@ -34,6 +36,10 @@ _HOME = {
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
+    "minhash_components": "pycurate.ops.dedup.minhash",
+    "minhash_duplicates": "pycurate.ops.dedup.minhash",
+    "minhash_pairs": "pycurate.ops.dedup.minhash",
+    "minhash_signatures": "pycurate.ops.dedup.minhash",
     "most_similar_earlier": "pycurate.kernels.fused_similarity",
     "nearest": "pycurate.kernels.fused_similarity",
     "open_index": "pycurate.api.search",
@@ -58,9 +64,11 @@ __all__ = [
     "__version__",
     "assign",
     "build_index",
+    "build_pack",
     "clustered_join",
     "components_above",
     "count_above",
+    "decontaminate",
     "dedup",
     "dedup_append",
     "dedup_curve",
@@ -74,6 +82,10 @@ __all__ = [
     "kmeans",
     "knn_graph",
     "log_sum_exp",
+    "minhash_components",
+    "minhash_duplicates",
+    "minhash_pairs",
+    "minhash_signatures",
     "most_similar_earlier",
     "nearest",
     "open_index",
@@ -92,12 +104,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from pycurate.api.clustered import clustered_join, indexed_join
+    from pycurate.api.clustered import clustered_join
+    from pycurate.api.decontaminate import decontaminate
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_append import dedup_append
     from pycurate.api.dedup_curve import dedup_curve
     from pycurate.api.dedup_settings import Clustering
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
+    from pycurate.api.pack import build_pack
     from pycurate.api.plan import plan
     from pycurate.api.run import run
     from pycurate.api.search import open_index
@@ -128,6 +143,12 @@ if TYPE_CHECKING:
     from pycurate.kernels.spanning_forest import spanning_forest_above
     from pycurate.ops.dedup.exact import exact_duplicates
     from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
+    from pycurate.ops.dedup.minhash import (
+        minhash_components,
+        minhash_duplicates,
+        minhash_pairs,
+        minhash_signatures,
+    )
     from pycurate.recipes import Recipe
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from pycurate.cli import options
+from pycurate.cli.decontaminate import decontaminate, pack
 from pycurate.cli.dedup import dedup_app
 from pycurate.cli.index import index, search
 from pycurate.cli.options import (
@@ -54,6 +55,8 @@ app.add_typer(subset_app, name="subset")
 app.add_typer(dedup_app, name="dedup")
 app.command()(index)
 app.command()(search)
+app.command()(pack)
+app.command()(decontaminate)
 recipes_app = typer.Typer(help="Presets and what they do.", invoke_without_command=True)
 app.add_typer(recipes_app, name="recipes")
 

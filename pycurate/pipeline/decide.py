@@ -227,6 +227,10 @@ class _View:
         for block in self._decider.pool.shard(shard).blocks((), (name,), uids=False):
             yield replace(block, uids=uids[block.start : block.start + block.rows])
 
+    def column_blocks(self, shard: str, name: str) -> Iterator[Block]:
+        assert self._decider.pool is not None, "a fit that reads the pool needs a Decider that has it"
+        return self._decider.pool.shard(shard).blocks((name,), uids=False)
+
     def exchanged(self, shard: str) -> Sequence[Pairs]:
         assert self._exchange is not None, "this step does not exchange"
         return self._decider.workspace.read_pairs(self._exchange, shard)

@@ -8,7 +8,7 @@ different keys; a key that half of the rows have is one entry a segment before a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -82,6 +82,47 @@ def key_ranges(view: FitView) -> Iterator[KeyRange]:
         parts = list(view.map(partial(_shard_keys, view, low, high)))
         keys, counts = _added([keys for keys, _ in parts], [counts for _, counts in parts])
         yield KeyRange(keys, counts, low, high, view)
+
+
+def linked_rows(
+    view: FitView, starts: Mapping[str, int], competing: Callable[[str], NDArray[np.bool_]]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Which rows of the pool share a key, range by range of key space, within ``view.memory_bytes``.
+
+    Parameters
+    ----------
+    starts
+        The row of the pool at which each shard begins.
+    competing
+        Of a shard, (n,) the rows that are looked at.
+
+    Yields
+    ------
+    first, other
+        (e,) each, rows of the pool: the lowest that has a key, and each other one that has it.
+    """
+    total = sum(view.map(lambda shard: sum(len(keys) for keys, _ in view.exchanged(shard))))
+    number = max(1, -(-total * _ENTRY_BYTES // view.memory_bytes))
+    for low, high in pairwise([(i << _KEY_BITS) // number for i in range(number + 1)]):
+
+        def entries(shard: str, low: int = low, high: int = high) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+            keys: list[NDArray[np.uint64]] = [np.empty(0, np.uint64)]
+            rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+            mask = competing(shard)
+            for segment_keys, segment_rows in view.exchanged(shard):
+                begin, end = _bounds(segment_keys, low, high)
+                wanted = mask[segment_rows[begin:end]]
+                keys.append(segment_keys[begin:end][wanted])
+                rows.append(segment_rows[begin:end][wanted] + np.int64(starts[shard]))
+            return np.concatenate(keys), np.concatenate(rows)
+
+        parts = list(view.map(entries))
+        keys, rows = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        order = np.lexsort((rows, keys))
+        keys, rows = keys[order], rows[order]
+        is_first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+        first = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
+        yield rows[first[~is_first]], rows[~is_first]
 
 
 def _shard_keys(view: FitView, low: int, high: int, shard: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -58,6 +58,10 @@ class FitView(Protocol):
         """
         ...
 
+    def column_blocks(self, shard: str, name: str) -> Iterator[Block]:
+        """The shard's blocks in order, each with the stored column ``name``, one of those that the step scores."""
+        ...
+
     def exchanged(self, shard: str) -> Sequence[Pairs]:
         """What the step's ``exchange`` gave for the shard, in segments sorted by key; rows are those of the shard."""
         ...

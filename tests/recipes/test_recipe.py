@@ -14,6 +14,7 @@ from pycurate.steps import (
     STEPS,
     CaptionRules,
     ClipScore,
+    Decontaminate,
     ExactDedup,
     Filter,
     Frequency,
@@ -21,6 +22,7 @@ from pycurate.steps import (
     ImageRules,
     Language,
     PerceptualDedup,
+    MinHashDedup,
     RareTokens,
     RowScores,
     SemanticDedup,
@@ -51,6 +53,8 @@ steps:
   - exact_dedup: url
   - exact_dedup: {key: embedding, embedding: l14_img, keep: {highest: clip}, of: pool}
   - semantic_dedup: {embedding: l14_img, eps: 0.05, removal: greedy, keep: {highest: clip}}
+  - minhash_dedup: {threshold: 0.8, n: [2, 4], removal: component}
+  - decontaminate: {against: [a.pack, b.pack], similarity: {l14_img: 0.9}, ngram: 6}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
   - image_hash: {hash: dhash, bits: 256, as: looks}
   - perceptual_dedup: {radius: 8, dihedral: true, removal: greedy, keep: {highest: clip}}
@@ -79,6 +83,8 @@ def in_python() -> Recipe:
             ExactDedup(key="url"),
             ExactDedup(key="embedding", embedding="l14_img", keep={"highest": "clip"}, of="pool"),
             SemanticDedup(embedding="l14_img", eps=0.05, removal="greedy", keep={"highest": "clip"}),
+            MinHashDedup(threshold=0.8, n=(2, 4), removal="component"),
+            Decontaminate(against=("a.pack", "b.pack"), similarity={"l14_img": 0.9}, ngram=6),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
             ImageHash(hash="dhash", bits=256, as_="looks"),
             PerceptualDedup(radius=8, dihedral=True, removal="greedy", keep={"highest": "clip"}),

@@ -64,6 +64,12 @@ class View:
             piece = cut_block(block, start, min(start + 2, block.rows))
             yield replace(piece, start=start, columns={}, embeddings={name: piece.embeddings[name]})
 
+    def column_blocks(self, shard: str, name: str) -> Iterator[Block]:
+        block = self.blocks[shard]
+        for start in range(0, block.rows, 2):
+            piece = cut_block(block, start, min(start + 2, block.rows))
+            yield replace(piece, start=start, columns={name: piece.columns[name]}, embeddings={})
+
     def exchanged(self, shard: str) -> Sequence[Pairs]:
         return self.pairs[shard]
 
