@@ -74,11 +74,11 @@ __all__ = [
     "dedup_curve",
     "doctor",
     "exact_duplicates",
-    "indexed_join",
     "hamming_components",
     "hamming_linkage",
     "hamming_nearest_earlier",
     "hamming_pairs",
+    "indexed_join",
     "kmeans",
     "knn_graph",
     "log_sum_exp",
@@ -104,7 +104,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from pycurate.api.clustered import clustered_join, indexed_join
-    from pycurate.api.clustered import clustered_join
     from pycurate.api.decontaminate import decontaminate
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_append import dedup_append
@@ -142,13 +141,13 @@ if TYPE_CHECKING:
     from pycurate.kernels.rowwise import pair_similarity
     from pycurate.kernels.spanning_forest import spanning_forest_above
     from pycurate.ops.dedup.exact import exact_duplicates
-    from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
     from pycurate.ops.dedup.minhash import (
         minhash_components,
         minhash_duplicates,
         minhash_pairs,
         minhash_signatures,
     )
+    from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
     from pycurate.recipes import Recipe
 
 
