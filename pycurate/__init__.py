@@ -33,6 +33,7 @@ _HOME = {
     "recall_certificate": "pycurate.index.certificate",
     "run": "pycurate.api.run",
     "similarity_join": "pycurate.api.similarity",
+    "spanning_forest_above": "pycurate.kernels.spanning_forest",
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "recall_certificate",
     "run",
     "similarity_join",
+    "spanning_forest_above",
     "unjudged_rows",
 ]
 
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
         unjudged_rows,
     )
     from pycurate.kernels.rowwise import pair_similarity
+    from pycurate.kernels.spanning_forest import spanning_forest_above
     from pycurate.ops.dedup.exact import exact_duplicates
     from pycurate.recipes import Recipe
 
