@@ -131,7 +131,8 @@ def indexed_join(
     Returns
     -------
     IndexedJoin
-        With ``pairs_above``, ``most_similar_earlier``, ``components_above`` and ``certificate``.
+        With ``pairs_above``, ``most_similar_earlier``, ``components_above``, ``spanning_forest_above`` and
+        ``certificate``.
 
     Raises
     ------

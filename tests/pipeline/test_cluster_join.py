@@ -4,7 +4,6 @@ changes an answer."""
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from pycurate.api.clustered import clustered_join
 from pycurate.api.similarity import similarity_join
-from pycurate.errors import InputError, MemoryCapError, WorkspaceError
+from pycurate.errors import InputError, WorkspaceError
 from pycurate.index.kmeans import kmeans
 from pycurate.index.sampling import sample_rows
 from pycurate.kernels import fused_similarity as in_memory
@@ -456,29 +455,6 @@ def test_more_pairs_than_allowed_are_an_error(tmp_path: Path) -> None:
     assert len(found.pairs_above(0.85, max_pairs=count).rows) == count
     with pytest.raises(ValueError, match="max_pairs: expected None or at least 0, got -1"):
         found.pairs_above(0.85, max_pairs=-1)
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"metric": "l2"}, "metric: expected 'cosine', got 'l2'; the bound on borders is one of angles"),
-        ({"probes": -1}, "probes: expected a whole number of at least 0, got -1"),
-        ({"probes": "all"}, "probes: expected a whole number of at least 0, got 'all'"),
-        ({"clusters": 0}, "clusters: expected a whole number of at least 1, got 0"),
-        ({"clusters": 9, "sample": 8}, "sample: expected at least one row for each of 9 clusters, got 8"),
-        ({"min_recall": 1.5}, "min_recall: expected None or a share from 0 to 1, got 1.5"),
-    ],
-)
-def test_refusals(given: dict[str, Any], words: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=re.escape(words)):
-        clustered_join(make_rows(), tmp_path, **given)
-
-
-def test_a_cap_too_small_for_training_is_refused_and_clusters_do_not_follow_it(tmp_path: Path) -> None:
-    x = np.random.default_rng(0).standard_normal((20_000, 256)).astype(np.float16)
-    found = clustered_join(x, tmp_path, clusters=300, memory_bytes=210 << 20)
-    with pytest.raises(MemoryCapError, match=r"memory_bytes: training 300 centroids on 19,200 rows takes .* MiB more"):
-        found.pairs_above(0.9)
 
 
 def test_other_rows_and_other_processes_are_refused(tmp_path: Path) -> None:

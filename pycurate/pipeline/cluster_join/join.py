@@ -108,6 +108,12 @@ class ClusteredJoin:
         """(n,) the first row with the same bits, -1 where the row itself is the first."""
         return self._distinct.copy_of
 
+    @property
+    def centroids(self) -> Floats:
+        """(k, d) of the clusters; trained when first asked for."""
+        with self._folder.locked():
+            return self._segments().centroids
+
     def most_similar_earlier(self, order: NDArray[np.integer[Any]], floor: float) -> MostSimilarEarlier:
         """For every row the most similar row of higher priority that it was compared with, as `SimilarityJoin`'s.
 
