@@ -20,6 +20,7 @@ from pycurate.kernels.arrays import float32_of, ranks_of
 from pycurate.kernels.block_similarity import lowest_of_component
 from pycurate.kernels.distinct import Floats, Indices, expand_earlier, first_and_later, linked_copies
 from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
+from pycurate.kernels.spanning_forest import SpanningForest, heaviest_forest
 from pycurate.pipeline.block_join.blocks import plan_blocks
 from pycurate.pipeline.block_join.join_folder import JoinFolder
 from pycurate.pipeline.block_join.source import RowSource, let_go, open_array
@@ -126,6 +127,12 @@ class IndexedJoin:
             copies = linked_copies(distinct, rows, cols, np.full(len(distinct.rows), limit <= 1))
             rows, cols = np.concatenate([rows, distinct.copy_of[copies]]), np.concatenate([cols, copies])
         return lowest_of_component(self.n, rows, cols)
+
+    def spanning_forest_above(self, floor: float) -> SpanningForest:
+        """The components of every threshold from a floor upwards, by the pairs that were proposed."""
+        rows, cols, similarities = heaviest_forest(len(self._distinct.rows), *self._pairs(float32_of("floor", floor)))
+        names = self._distinct.rows
+        return SpanningForest(names[rows], names[cols], similarities, self.copy_of, self.unjudged)
 
     def certificate(
         self, threshold: float, *, target: float | None = None, most_similarities: int = MOST_SIMILARITIES

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pycurate.api.clustered import indexed_join
 from pycurate.errors import InputError
 from pycurate.kernels import fused_similarity as in_memory
+from pycurate.kernels.spanning_forest import spanning_forest_above
 
 THRESHOLD = 0.9
 
@@ -43,6 +44,9 @@ def test_with_effort_enough_it_is_brute_force(method: Any, element: str, tmp_pat
     np.testing.assert_array_equal(best.indices, expected.indices)
     np.testing.assert_array_equal(best.similarities, expected.similarities)
     np.testing.assert_array_equal(found.components_above(THRESHOLD), in_memory.components_above(x, THRESHOLD))
+    forest, heaviest = found.spanning_forest_above(THRESHOLD), spanning_forest_above(x, THRESHOLD)
+    for name in ("rows", "cols", "similarities", "copy_of", "unjudged"):
+        np.testing.assert_array_equal(getattr(forest, name), getattr(heaviest, name))
     certificate = found.certificate(THRESHOLD)
     assert (certificate.verdict, certificate.lost, certificate.missed_pairs) == ("holds", 0, 0)
     assert certificate.method == f"{method} index, 32 candidates"
