@@ -147,8 +147,8 @@ def test_a_stopped_append_goes_on_and_writes_the_same_bytes(
     x = make_rows()
     dedup(x[:60], tmp_path / "a", removal=removal, threshold=0.8)
     dedup_append(x[60:], tmp_path / "whole", tmp_path / "a")
+    finished = TaskFolder.finish
     for stop_after in range(3):
-        finished = TaskFolder.finish
         left = stop_after
 
         def stopping(folder: TaskFolder, *given: Any, **facts: Any) -> None:
