@@ -16,6 +16,7 @@ from pycurate.ops.dedup import removal
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.block_join import RowSource, SimilarityJoin
 from pycurate.pipeline.block_join.sweep import How
+from pycurate.pipeline.cluster_join import ClusteredJoin
 from pycurate.pipeline.greedy_blocks import OrderedRows, keep_greedily
 
 Arrays = dict[str, NDArray[Any]]
@@ -82,7 +83,7 @@ def spanning_forest(candidates: Candidates, floor: float, max_pairs: int) -> tup
     """
     n, copies = len(candidates.copy_of), judged_copies(candidates)
     found: SpanningForest | Pairs
-    if isinstance(candidates, SimilarityJoin):
+    if isinstance(candidates, SimilarityJoin | ClusteredJoin):
         found = candidates.spanning_forest_above(floor)
     else:
         found = candidates.pairs_above(floor, max_pairs=max_pairs)

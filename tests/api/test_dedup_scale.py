@@ -37,6 +37,24 @@ print(found.outcome.kept, found.outcome.largest_group, resource.getrusage(resour
 """
 
 
+KILLED = """
+import os, signal
+from pycurate.pipeline.block_join import blocks
+blocks.MOST_BLOCK_ROWS = 512
+from pycurate import dedup
+replaced, replace = 0, os.replace
+def counted(*given):
+    global replaced
+    if replaced == {most_files}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replaced += 1
+    replace(*given)
+os.replace = counted
+dedup({rows!r}, {out!r}, removal={removal!r}, mode={mode!r}, eps=0.1, max_pairs={most}, threads=1)
+print(replaced)
+"""
+
+
 @pytest.mark.parametrize("removal", REMOVALS)
 @pytest.mark.parametrize("kind", ["same", "noisy"])
 def test_a_clump_takes_seconds_and_memory_for_its_rows_only(kind: str, removal: Removal) -> None:
@@ -59,26 +77,20 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path: Path, removal:
     np.save(tmp_path / "x.npy", x)
     most = 1000 if removal == "greedy" and mode == "exact" else 1_000_000
 
-    def run(out: Path, seconds: float | None) -> bool:
-        code = (
-            "from pycurate.pipeline.block_join import blocks; blocks.MOST_BLOCK_ROWS = 256\n"
-            f"from pycurate import dedup; dedup({str(tmp_path / 'x.npy')!r}, {str(out)!r}, removal={removal!r}, "
-            f"mode={mode!r}, eps=0.1, max_pairs={most}, threads=1)"
+    def run(out: Path, most_files: int) -> int:
+        """Files that were finished; the process ends itself by SIGKILL as it is to finish another."""
+        code = KILLED.format(
+            most_files=most_files, rows=str(tmp_path / "x.npy"), out=str(out), removal=removal, mode=mode, most=most
         )
-        process = subprocess.Popen([sys.executable, "-c", code])
-        try:
-            return process.wait(seconds) == 0
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return False
+        process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert process.returncode in (0, -signal.SIGKILL), process.stderr
+        return int(process.stdout.split()[0]) if process.returncode == 0 else -1
 
-    started = time.monotonic()
-    assert run(tmp_path / "whole", None)
-    whole = time.monotonic() - started
-    killed = [share for share in (0.5, 0.7, 0.85) if not run(tmp_path / "killed", share * whole)]
-    assert run(tmp_path / "killed", None)
-    assert killed or whole < 2
+    files = run(tmp_path / "whole", 1 << 30)
+    assert files > 20
+    for most_files in (0, 3, files // 4, files // 2):
+        assert run(tmp_path / "killed", most_files) == -1
+    assert 0 < run(tmp_path / "killed", 1 << 30) < files - files // 2
     for name in OUTPUTS:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
 
