@@ -23,6 +23,7 @@ from pycurate.steps import (
     PerceptualDedup,
     RareTokens,
     RowScores,
+    SemanticDedup,
     SubsetStep,
     TextEntity,
     Threshold,
@@ -49,6 +50,7 @@ steps:
   - rare_tokens: {vocabulary: 1000}
   - exact_dedup: url
   - exact_dedup: {key: embedding, embedding: l14_img, keep: {highest: clip}, of: pool}
+  - semantic_dedup: {embedding: l14_img, eps: 0.05, removal: greedy, keep: {highest: clip}}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
   - image_hash: {hash: dhash, bits: 256, as: looks}
   - perceptual_dedup: {radius: 8, dihedral: true, removal: greedy, keep: {highest: clip}}
@@ -76,6 +78,7 @@ def in_python() -> Recipe:
             RareTokens(vocabulary=1000),
             ExactDedup(key="url"),
             ExactDedup(key="embedding", embedding="l14_img", keep={"highest": "clip"}, of="pool"),
+            SemanticDedup(embedding="l14_img", eps=0.05, removal="greedy", keep={"highest": "clip"}),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
             ImageHash(hash="dhash", bits=256, as_="looks"),
             PerceptualDedup(radius=8, dihedral=True, removal="greedy", keep={"highest": "clip"}),
