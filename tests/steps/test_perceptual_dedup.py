@@ -174,9 +174,10 @@ def test_wrong_parameters_are_named() -> None:
     step = PerceptualDedup(name="p")
     assert step.score_parameters() == {"hash": "phash", "bits": 64, "dihedral": False}
     with pytest.raises(
-        MemoryCapError, match="memory: p compares 1,000,000 hashes and needs 160 MiB, the cap leaves 64"
+        MemoryCapError, match="memory: p compares 1,000,000 hashes and needs 186 MiB, the cap leaves 64"
     ):
-        step._check_memory(1_000_000, 64 << 20)
+        step._memory_left(1_000_000, 64 << 20)
+    assert step._memory_left(1000, 64 << 20) < 64 << 20
 
 
 def test_real_photographs_in_a_recipe(real_img2dataset_pool: Path, tmp_path: Path) -> None:
