@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Clustering": "pycurate.api.dedup_settings",
     "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
     "Recipe": "pycurate.recipes",
@@ -23,12 +24,15 @@ _HOME = {
     "count_above": "pycurate.kernels.fused_similarity",
     "decontaminate": "pycurate.api.decontaminate",
     "dedup": "pycurate.api.dedup",
+    "dedup_append": "pycurate.api.dedup_append",
+    "dedup_curve": "pycurate.api.dedup_curve",
     "doctor": "pycurate.api.doctor",
     "exact_duplicates": "pycurate.ops.dedup.exact",
     "hamming_components": "pycurate.kernels.hamming",
     "hamming_linkage": "pycurate.kernels.hamming",
     "hamming_nearest_earlier": "pycurate.kernels.hamming",
     "hamming_pairs": "pycurate.kernels.hamming",
+    "indexed_join": "pycurate.api.clustered",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
@@ -46,9 +50,11 @@ _HOME = {
     "recall_certificate": "pycurate.index.certificate",
     "run": "pycurate.api.run",
     "similarity_join": "pycurate.api.similarity",
+    "spanning_forest_above": "pycurate.kernels.spanning_forest",
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
 __all__ = [
+    "Clustering",
     "DuplicateStore",
     "KnnGraph",
     "Recipe",
@@ -62,12 +68,15 @@ __all__ = [
     "count_above",
     "decontaminate",
     "dedup",
+    "dedup_append",
+    "dedup_curve",
     "doctor",
     "exact_duplicates",
     "hamming_components",
     "hamming_linkage",
     "hamming_nearest_earlier",
     "hamming_pairs",
+    "indexed_join",
     "kmeans",
     "knn_graph",
     "log_sum_exp",
@@ -85,13 +94,18 @@ __all__ = [
     "recall_certificate",
     "run",
     "similarity_join",
+    "spanning_forest_above",
     "unjudged_rows",
 ]
 
 if TYPE_CHECKING:
     from pycurate.api.clustered import clustered_join
     from pycurate.api.decontaminate import decontaminate
+    from pycurate.api.clustered import clustered_join, indexed_join
     from pycurate.api.dedup import dedup
+    from pycurate.api.dedup_append import dedup_append
+    from pycurate.api.dedup_curve import dedup_curve
+    from pycurate.api.dedup_settings import Clustering
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
     from pycurate.api.pack import build_pack
@@ -122,6 +136,7 @@ if TYPE_CHECKING:
         hamming_pairs,
     )
     from pycurate.kernels.rowwise import pair_similarity
+    from pycurate.kernels.spanning_forest import spanning_forest_above
     from pycurate.ops.dedup.exact import exact_duplicates
     from pycurate.ops.dedup.minhash import (
         minhash_components,

@@ -140,6 +140,26 @@ const Operand* other_of(const PyOperand& a, const PyOperand* b) {
     return &y;
 }
 
+py::tuple arrays_of(const std::vector<Pair>& pairs) {
+    const auto count = static_cast<py::ssize_t>(pairs.size());
+    Integers rows(count), cols(count);
+    Floats similarities(count);
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+        rows.mutable_data()[i] = pairs[i].row;
+        cols.mutable_data()[i] = pairs[i].col;
+        similarities.mutable_data()[i] = pairs[i].similarity;
+    }
+    return py::make_tuple(rows, cols, similarities);
+}
+
+void check_nodes(std::size_t n, const Integers& rows, const Integers& cols) {
+    for (py::ssize_t i = 0; i < rows.size(); ++i)
+        for (const std::int64_t node : {rows.data()[i], cols.data()[i]})
+            if (node < 0 || static_cast<std::size_t>(node) >= n)
+                throw py::value_error("rows, cols: expected numbers in [0, " + std::to_string(n) + "), got " +
+                                      std::to_string(node));
+}
+
 py::object pairs_above_(const PyOperand& a, const PyOperand* b, float threshold, std::size_t max_pairs,
                         std::size_t threads, const Progress& progress) {
     const Operand* other = other_of(a, b);
@@ -152,15 +172,41 @@ py::object pairs_above_(const PyOperand& a, const PyOperand* b, float threshold,
     });
     remember(work, preparation_of(a, b));
     if (too_many) return py::none();
-    const auto count = static_cast<py::ssize_t>(pairs.size());
-    Integers rows(count), cols(count);
-    Floats similarities(count);
-    for (std::size_t i = 0; i < pairs.size(); ++i) {
-        rows.mutable_data()[i] = pairs[i].row;
-        cols.mutable_data()[i] = pairs[i].col;
-        similarities.mutable_data()[i] = pairs[i].similarity;
+    return arrays_of(pairs);
+}
+
+py::tuple spanning_forest_above_(const PyOperand& a, const PyOperand* b, float floor, std::size_t threads,
+                                 const Progress& progress) {
+    const Operand* other = other_of(a, b);
+    std::vector<Pair> edges;
+    Work work;
+    run([&] {
+        return spanning_forest_above(*a.rows, other, floor, edges, threads, poll_of(progress), work);
+    });
+    remember(work, preparation_of(a, b));
+    return arrays_of(edges);
+}
+
+py::tuple heaviest_forest_(std::size_t n, const Integers& rows, const Integers& cols,
+                           const Floats& similarities) {
+    const auto count = static_cast<std::size_t>(rows.size());
+    check_length(rows, count, "rows");
+    check_length(cols, count, "cols");
+    check_length(similarities, count, "similarities");
+    if (n >= std::size_t{1} << 32)
+        throw py::value_error("n: expected fewer than 2^32 nodes, got " + std::to_string(n));
+    check_nodes(n, rows, cols);
+    std::vector<Pair> edges(count);
+    for (std::size_t i = 0; i < count; ++i) {
+        edges[i] = {rows.data()[i], cols.data()[i], similarities.data()[i]};
+        if (edges[i].similarity != edges[i].similarity)
+            throw py::value_error("similarities: expected numbers, got NaN at " + std::to_string(i));
     }
-    return py::make_tuple(rows, cols, similarities);
+    {
+        const py::gil_scoped_release no_gil;
+        heaviest_forest(n, edges);
+    }
+    return arrays_of(edges);
 }
 
 py::tuple forest_above_(const PyOperand& a, const PyOperand* b, float threshold, std::size_t threads,
@@ -297,11 +343,7 @@ Integers components(std::size_t n, const Integers& rows, const Integers& cols) {
     const auto edges = static_cast<std::size_t>(rows.shape(0));
     check_length(rows, edges, "rows");
     check_length(cols, edges, "cols");
-    for (std::size_t i = 0; i < edges; ++i)
-        for (const std::int64_t node : {rows.data()[i], cols.data()[i]})
-            if (node < 0 || static_cast<std::size_t>(node) >= n)
-                throw py::value_error("rows, cols: expected numbers in [0, " + std::to_string(n) + "), got " +
-                                      std::to_string(node));
+    check_nodes(n, rows, cols);
     Integers labels(static_cast<py::ssize_t>(n));
     label_components(n, rows.data(), cols.data(), edges, labels.mutable_data());
     return labels;
@@ -400,6 +442,10 @@ void bind_fused_similarity(py::module_& m) {
           py::arg("max_pairs"), py::arg("threads"), py::arg("progress"));
     m.def("forest_above", &forest_above_, py::arg("a"), py::arg("b"), py::arg("threshold"),
           py::arg("threads"), py::arg("progress"));
+    m.def("spanning_forest_above", &spanning_forest_above_, py::arg("a"), py::arg("b"), py::arg("floor"),
+          py::arg("threads"), py::arg("progress"));
+    m.def("heaviest_forest", &heaviest_forest_, py::arg("n"), py::arg("rows").noconvert(),
+          py::arg("cols").noconvert(), py::arg("similarities").noconvert());
     m.def("count_above", &count_above_, py::arg("a"), py::arg("b"), py::arg("threshold"),
           py::arg("weights_a").noconvert(), py::arg("weights_b").noconvert(), py::arg("threads"),
           py::arg("progress"));

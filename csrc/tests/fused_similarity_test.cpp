@@ -68,6 +68,39 @@ void check_forest_above(const Problem& problem, float threshold, std::size_t thr
     check(edges.size() + trees == nodes, "a forest has no ring, " + problem.what);
 }
 
+/// Equal to Kruskal's algorithm on all pairs, edge by edge.
+void check_spanning_forest_above(const Problem& problem, float floor, std::size_t threads) {
+    const std::size_t offset = problem.self() ? 0 : problem.n,
+                      nodes = problem.n + (problem.self() ? 0 : problem.m);
+    std::vector<Pair> all, found;
+    problem.each_pair([&](std::size_t i, std::size_t j, float score) {
+        if (score >= floor)
+            all.push_back({static_cast<std::int64_t>(i), static_cast<std::int64_t>(j), score});
+    });
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Pair& x, const Pair& y) { return x.similarity > y.similarity; });
+    std::vector<std::size_t> labels(nodes);
+    std::iota(labels.begin(), labels.end(), std::size_t{0});
+    std::vector<Pair> expected;
+    for (const Pair& pair : all) {
+        const std::size_t x = labels[static_cast<std::size_t>(pair.row)],
+                          y = labels[static_cast<std::size_t>(pair.col) + offset];
+        if (x == y) continue;
+        expected.push_back(pair);
+        std::replace(labels.begin(), labels.end(), y, x);
+    }
+    Work work;
+    check(spanning_forest_above(problem.a, problem.b, floor, found, threads, {}, work), "forest");
+    check(std::equal(found.begin(), found.end(), expected.begin(), expected.end(), same_pair),
+          "spanning_forest_above, floor " + std::to_string(floor) + ", " + problem.what);
+    for (Pair& pair : all) pair.col += static_cast<std::int64_t>(offset);
+    for (Pair& pair : expected) pair.col += static_cast<std::int64_t>(offset);
+    std::reverse(all.begin(), all.end());
+    heaviest_forest(nodes, all);
+    check(std::equal(all.begin(), all.end(), expected.begin(), expected.end(), same_pair),
+          "heaviest_forest, " + problem.what);
+}
+
 void check_count_above(const Problem& problem, float threshold, std::size_t threads) {
     const std::size_t m = problem.self() ? 0 : problem.m;
     std::vector<std::int64_t> weights_a(problem.n), weights_b(m);
@@ -180,9 +213,11 @@ void check_everything(const Problem& problem, std::size_t threads) {
         if (threshold == 2e30f && problem.a.d > 3) break;  // nothing passes, whatever the dimension
         check_pairs_above(problem, threshold, threads);
         check_forest_above(problem, threshold, threads);
+        check_spanning_forest_above(problem, threshold, threads);
         check_count_above(problem, threshold, threads);
         check_max_earlier(problem, threshold, threads);
     }
+    check_spanning_forest_above(problem, -infinity, threads);
     for (const std::size_t k : {std::size_t{3}, problem.m + 2}) check_top_k(problem, k, threads);
     check_log_sum_exp(problem, 20.0, threads);
 }

@@ -62,6 +62,16 @@ def forest_above(
     """Edges (row of a, row of b) that span the components of the pairs at or above the threshold; at most n - 1. Which
     edges is not defined, the components are."""
 
+def spanning_forest_above(
+    a: Operand, b: Operand | None, floor: float, threads: int, progress: _Progress
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Rows, columns and similarities of the heaviest spanning forest, heaviest first. Rows of b are other nodes."""
+
+def heaviest_forest(
+    n: int, rows: NDArray[np.int64], cols: NDArray[np.int64], similarities: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Those of the edges between n nodes that belong to their heaviest spanning forest, heaviest first, row < col."""
+
 def count_above(
     a: Operand,
     b: Operand | None,

@@ -1,4 +1,4 @@
-"""``clustered_join``: near-duplicates of rows that are too many to compare every two of them."""
+"""``clustered_join`` and ``indexed_join``: near-duplicates of rows that are too many to compare every two of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pycurate.kernels.rowwise import Metric
 from pycurate.pipeline.block_join import RowSource, Source
 from pycurate.pipeline.block_join.sweep import Progress
 from pycurate.pipeline.cluster_join import ClusteredJoin
+from pycurate.pipeline.index_join import IndexedJoin, Method
 
 DEFAULT_PROBES = 4
 
@@ -44,8 +45,8 @@ def clustered_join(
     source, out, threads, dtype, progress
         As in `pycurate.similarity_join`; both may use one folder.
     clusters
-        Default: the square root of the number of distinct rows; semdedup's 50,000 is for hundreds of millions. At most
-        the rows trained on.
+        Default: half the square root of the number of distinct rows; semdedup's 50,000 is for hundreds of millions. At
+        most the rows trained on.
     probes
         ``"exact"``: each row visits every cluster that may hold a near-duplicate, and no pair can be missed; at low
         thresholds and in many dimensions that is most clusters, which ``work(threshold)`` tells. A number, at least 0:
@@ -111,4 +112,58 @@ def clustered_join(
         limit - BASE_BYTES,
         thread_count_of(threads),
         progress,
+    )
+
+
+def indexed_join(
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    method: Method = "ivf",
+    k: int = 32,
+    nprobe: int = 16,
+    ef: int = 128,
+    seed: int = 0,
+    memory_bytes: int | None = None,
+    threads: int | None = None,
+    dtype: Literal["bfloat16"] | None = None,
+    progress: Progress = None,
+) -> IndexedJoin:
+    """Near-duplicates among the candidates that a vector index proposes for each distinct row.
+
+    Parameters
+    ----------
+    source, out, threads, dtype
+        As in `pycurate.similarity_join`.
+    method, nprobe, ef, seed
+        As in `pycurate.knn_graph`: ``"ivf"`` compares a group of rows with the ``nprobe`` nearest groups; ``"hnsw"``
+        walks a FAISS graph, which is the same again only with ``threads=1``.
+    k
+        Candidates of each row; 12 k bytes a row in memory while they are found. Of more near-duplicates the nearest
+        are kept.
+    memory_bytes
+        For certificates, as in `pycurate.similarity_join`; k-means and FAISS take what they take.
+    progress
+        Called with the fraction of a certificate's comparisons that is done.
+
+    Returns
+    -------
+    IndexedJoin
+        With ``pairs_above``, ``most_similar_earlier``, ``components_above`` and ``certificate``.
+
+    Raises
+    ------
+    InputError
+        An option is not as above.
+    MissingDependencyError
+        FAISS is not installed, for ``"hnsw"``.
+    """
+    require_option("method", method, Method)
+    check_count("k", k)
+    check_count("nprobe", nprobe)
+    check_count("ef", ef)
+    limit = default_memory_bytes() if memory_bytes is None else memory_bytes
+    rows = RowSource("source", source, dtype)
+    return IndexedJoin(
+        rows, Path(out), method, k, nprobe, ef, seed, limit - BASE_BYTES, thread_count_of(threads), progress
     )

@@ -13,23 +13,21 @@ import numpy as np
 
 from pycurate.api.dedup_outputs import MANIFEST, hex_of
 from pycurate.api.dedup_store import DuplicateStore
-from pycurate.api.examples import collect_examples
-from pycurate.engine import LocalEngine
+from pycurate.api.examples import read_shown, shown_columns
 from pycurate.errors import PoolError
 from pycurate.io.atomic import atomic_write
 from pycurate.io.pool import Pool, open_pool
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.ops.dedup.removal import reaches
-from pycurate.report.dedup_page import CurvePoint, PairExample, render_curve
+from pycurate.report.dedup_page import CurvePoint, PairExample, render_curve, share_floor
 from pycurate.report.formats import format_share, format_value
 from pycurate.report.manifest import ExampleRow
-from pycurate.report.outcome import Candidate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 CURVE = "curve.html"
-POINTS = 60
+POINTS = 64
 SHOWN = 8
 _BAR = 40  # characters
 
@@ -53,8 +51,8 @@ class DedupCurve:
             {
                 "threshold": pair.threshold,
                 "similarity": pair.similarity,
-                "removed": pair.removed.model_dump(include={"uid", "caption", "url"}),
-                "partner": pair.partner.model_dump(include={"uid", "caption", "url"}),
+                "later": pair.later.model_dump(include={"uid", "caption", "url"}),
+                "earlier": pair.earlier.model_dump(include={"uid", "caption", "url"}),
             }
             for pair in self.pairs
         ]
@@ -70,9 +68,10 @@ class DedupCurve:
         table = Table(box=None, pad_edge=False)
         for name in ("eps", "similarity", "kept", "of all"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True)
+        low = share_floor(self.rows, self.points)
+        table.add_column(f"{100 * low:g} %" + "100 %".rjust(_BAR - len(f"{100 * low:g} %")), no_wrap=True)
         for p in self.shown:
-            filled = round(_BAR * p.kept / max(self.rows, 1))
+            filled = round(_BAR * (p.kept / max(self.rows, 1) - low) / (1 - low))
             bar = Text("█" * filled, style="cyan" if p == self.chosen else "") + Text("·" * (_BAR - filled), "dim")
             share = format_share(p.kept, self.rows)
             table.add_row(format_value(p.eps), format_value(p.threshold), f"{p.kept:,}", share, bar)
@@ -82,7 +81,7 @@ class DedupCurve:
             if mine:
                 parts.append(Text(f"\nleast similar pairs at eps {format_value(p.eps)}", style="bold"))
             for pair in mine:
-                parts.append(Text(f"  {pair.similarity:.4f}  {_told(pair.removed)}\n     like  {_told(pair.partner)}"))
+                parts.append(Text(f"  {pair.similarity:.4f}  {_told(pair.later)}\n     like  {_told(pair.earlier)}"))
         return Group(*parts, Text(f"\npage     {self.page}"))
 
 
@@ -98,7 +97,7 @@ def dedup_curve(
     out
         Folder of the run.
     thresholds
-        Similarities at or above the floor. Default: 60 steps from 1 down to the floor, of which 8 are shown.
+        Similarities at or above the floor. Default: 64 steps from 1 down to the floor, of which 8 are shown.
     examples
         Pairs to show at each threshold: the least similar that it still joins.
 
@@ -204,13 +203,15 @@ def _told_rows(store: DuplicateStore, rows: Sequence[int]) -> dict[int, ExampleR
 
 def _read_rows(store: DuplicateStore, pool: Pool, rows: Sequence[int], begin: int) -> dict[int, ExampleRow]:
     starts = begin + np.cumsum([0, *(shard.rows for shard in pool.shards)])
-    candidates = []
-    for row in rows:
-        number = int(np.searchsorted(starts, row, side="right")) - 1
-        shard = pool.shards[number].name
-        candidates.append(Candidate(0.0, hex_of(store.uids, row), shard, row - int(starts[number]), float("nan")))
-    found = collect_examples(pool, {("", "above"): candidates}, LocalEngine(1, processes=False))
-    return dict(zip(rows, found.groups[0].rows, strict=True))
+    columns = shown_columns(pool)
+    told: dict[int, ExampleRow] = {}
+    for number, shard in enumerate(pool.shards):
+        first = int(starts[number])
+        mine = [row - first for row in rows if first <= row < starts[number + 1]]
+        for (_, row), facts in read_shown(pool, shard.name, mine, columns).items() if mine else ():
+            uid = hex_of(store.uids, first + row)
+            told[first + row] = ExampleRow(uid=uid, shard=shard.name, row=row, value=None, **facts)
+    return told
 
 
 def _pool_of(batch: dict[str, Any]) -> Pool | None:

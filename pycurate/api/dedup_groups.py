@@ -43,9 +43,11 @@ class DedupGroups:
         for size, rows in self.shown:
             parts.append(Text(f"\ngroup {rows[0]['group']}: {size:,} rows", style="bold"))
             for row in rows:
-                told = "kept" if row["keep"] else "removed"
-                near = "" if row["similarity"] is None else f"  {row['similarity']:.4f}"
-                parts.append(Text(f"  {row['uid']}  {told}{near}", style="green" if row["keep"] else ""))
+                if row["uid"] == row["keeper_uid"]:
+                    parts.append(Text(f"  {row['uid']}  kept", style="green"))
+                else:
+                    near = row["keeper_similarity"]
+                    parts.append(Text(f"  {row['uid']}  removed" + ("" if near is None else f"  {near:.4f}")))
             if size > len(rows):
                 parts.append(Text(f"  and {size - len(rows):,} more", style="dim"))
         return Group(*parts)

@@ -41,12 +41,11 @@ GROUPS_SCHEMA = pa.schema(
     [
         pa.field("group", pa.int64(), nullable=False),  # from 0, by the uid of the kept row
         pa.field("uid", pa.string(), nullable=False),
-        pa.field("keep", pa.bool_(), nullable=False),  # true once a group, in its first row
-        pa.field("keeper_uid", pa.string(), nullable=False),
-        pa.field("partner_uid", pa.string()),  # as in removed.parquet; null for the kept row
-        pa.field("similarity", pa.float32()),  # to the kept row; null for itself, and where embeddings are gone
-        pa.field("link", pa.float32()),  # the similarity of removed.parquet
-        pa.field("reason", pa.dictionary(pa.int16(), pa.string()), nullable=False),
+        pa.field("keeper_uid", pa.string(), nullable=False),  # the kept row, the first of its group
+        pa.field("partner_uid", pa.string()),  # as in removed.parquet, and so on; null for the kept row
+        pa.field("similarity", pa.float32()),
+        pa.field("keeper_similarity", pa.float32()),  # to the kept row; null where the embeddings are gone
+        pa.field("rule", pa.dictionary(pa.int16(), pa.string())),
     ]
 )
 
@@ -152,12 +151,11 @@ def _write_groups(
             columns = [
                 arrow_values(groups[span]),
                 hex_strings(np.ascontiguousarray(uids[part])),
-                arrow_values(~removed),
                 hex_strings(np.ascontiguousarray(uids[keeper[part]])),
                 _masked(partners, removed),
-                arrow_values(near[span], ~np.isnan(near[span])),
                 arrow_values(found.similarity[part], removed),
-                _repeated(["kept", rule], removed.astype(np.int16)),
+                arrow_values(near[span], ~np.isnan(near[span])),
+                _repeated([rule], np.zeros(len(part), np.int16), removed),
             ]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=GROUPS_SCHEMA))
 
@@ -209,10 +207,10 @@ def _masked(texts: pa.Array, valid: NDArray[np.bool_]) -> pa.Array:
     return pa.Array.from_buffers(texts.type, len(texts), [bits, *texts.buffers()[1:]])
 
 
-def _repeated(names: list[str], places: NDArray[np.int16]) -> pa.Array:
+def _repeated(names: list[str], places: NDArray[np.int16], valid: NDArray[np.bool_] | None = None) -> pa.Array:
     encoded = [name.encode() for name in names]
     offsets = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
     texts = pa.Array.from_buffers(
         pa.string(), len(names), [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
     )
-    return pa.DictionaryArray.from_arrays(arrow_values(places), texts)
+    return pa.DictionaryArray.from_arrays(arrow_values(places, valid), texts)

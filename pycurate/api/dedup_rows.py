@@ -102,7 +102,7 @@ class RowInput:
 
     def __init__(self, given: Rows, embedding: str | None) -> None:
         self.pool: Pool | None = None
-        self._array: NDArray[Any] | None = None
+        self._given_array: NDArray[Any] | None = None
         if isinstance(given, np.ndarray) or _is_npy_file(given):
             self._open_array(given, embedding)
             return
@@ -119,15 +119,20 @@ class RowInput:
         """Bytes of embeddings that must be copied, since they do not lie as plain bytes in a local file."""
         row_bytes = self.dimension * int(np.dtype("uint16" if self.element == "bfloat16" else self.element).itemsize)
         if self.pool is None:
-            return 0 if _file_of(self._array) else self.rows * row_bytes
+            return 0 if _file_of(self._given_array) else self.rows * row_bytes
         return sum(shard.rows * row_bytes for shard in self.pool.shards if _in_place(shard, self.embedding) is None)
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """(n, d) what was given, where it is no pool; bfloat16 as uint16."""
+        assert self._given_array is not None
+        return self._given_array
 
     def facts(self) -> dict[str, Any]:
         """JSON that tells these rows from others."""
         shape = {"rows": self.rows, "dimension": self.dimension, "element": self.element}
         if self.pool is None:
-            assert self._array is not None
-            source = RowSource("rows", self._array, "bfloat16" if self.element == "bfloat16" else None)
+            source = RowSource("rows", self.array, "bfloat16" if self.element == "bfloat16" else None)
             return {**shape, "fingerprint": source.fingerprint()}
         return {
             "pool": self.pool.root,
@@ -195,8 +200,7 @@ class RowInput:
         return StoredMatrix(str(path.resolve()), offset, rows, self.dimension, self.element)
 
     def _stored_array(self, folder: Path) -> StoredMatrix:
-        assert self._array is not None
-        array = self._array
+        array = self.array
         path = _file_of(array)
         if path is not None:
             return self._whole_file(path, self.rows, array.dtype)
@@ -214,8 +218,8 @@ class RowInput:
             array = given if isinstance(given, np.ndarray) else open_array(given)
         except (OSError, ValueError) as error:
             raise InputError(f"rows: {given} cannot be read as .npy ({error})") from error
-        self._array, self.element = matrix_of("rows", array, None)
-        self.rows, self.dimension = self._array.shape
+        self._given_array, self.element = matrix_of("rows", array, None)
+        self.rows, self.dimension = self._given_array.shape
 
 
 def stored_facts(matrices: Sequence[StoredMatrix]) -> list[dict[str, Any]]:

@@ -39,9 +39,9 @@ def collect_examples(
         for row in (group.keeper, *group.rows):
             if row.shard:
                 wanted.setdefault(row.shard, set()).add(row.row)
-    columns = [name for name in SHOWN_COLUMNS if _has(pool, name)]
+    columns = shown_columns(pool)
     facts: dict[tuple[str, int], dict[str, Any]] = {}
-    for found in engine.ordered(lambda shard: _read(pool, shard, sorted(wanted[shard]), columns), list(wanted)):
+    for found in engine.ordered(lambda shard: read_shown(pool, shard, sorted(wanted[shard]), columns), list(wanted)):
         facts |= found
     groups = [
         ExampleGroup(rule=rule, side=side, rows=tuple(_row(c, facts[c.shard, c.row]) for c in rows))
@@ -86,7 +86,10 @@ def _places(uids: Sequence[UidArray], decider: Decider, engine: LocalEngine) -> 
 
     def look(shard: str) -> list[tuple[int, tuple[str, int]]]:
         known = decider.uids(shard)
-        rows = np.flatnonzero(np.isin(known["f0"], wanted["f0"])) if len(wanted) else np.empty(0, np.int64)
+        near = np.zeros(len(known), np.bool_)
+        for half in wanted["f0"]:  # a few, so that no sorted copy of all is made
+            near |= known["f0"] == half
+        rows = np.flatnonzero(near)
         which = find(wanted, known[rows])
         return [(i, (shard, row)) for i, row in zip(which.tolist(), rows.tolist(), strict=True) if i >= 0]
 
@@ -116,7 +119,15 @@ def _has(pool: Pool, column: str) -> bool:
     return True
 
 
-def _read(pool: Pool, shard: str, rows: Sequence[int], columns: Sequence[str]) -> dict[tuple[str, int], dict[str, Any]]:
+def shown_columns(pool: Pool) -> list[str]:
+    """The text columns that the pool has of those that are shown."""
+    return [name for name in SHOWN_COLUMNS if _has(pool, name)]
+
+
+def read_shown(
+    pool: Pool, shard: str, rows: Sequence[int], columns: Sequence[str]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """What is shown of some rows of a shard, rising: fields of an ``ExampleRow``."""
     source = pool.shard(shard)
     facts: dict[tuple[str, int], dict[str, Any]] = {(shard, row): {} for row in rows}
     if columns:

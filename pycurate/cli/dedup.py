@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from pycurate.cli.options import JsonOption, MemoryOption, OutOption, PoolArgument, QuietOption, parse_memory
 from pycurate.cli.terminal import progress_bars, show
+from pycurate.errors import InputError
+
+if TYPE_CHECKING:
+    from pycurate.api.dedup_settings import Clustering
 
 _RUN = "run"
 
@@ -41,7 +45,7 @@ def dedup(
     preset: Annotated[
         str | None, typer.Option("--preset", help="semdedup, semdedup-nemo or dedup-clip94; options override it.")
     ] = None,
-    mode: Annotated[str | None, typer.Option("--mode", help="exact or clustered. Default: exact.")] = None,
+    mode: Annotated[str | None, typer.Option("--mode", help="exact, clustered or index. Default: exact.")] = None,
     removal: Annotated[
         str | None, typer.Option("--removal", help="published, greedy or component. Default: published.")
     ] = None,
@@ -58,6 +62,9 @@ def dedup(
         typer.Option("--priority", help="Stays first: a column, largest first; image_area; uid (default); hard, easy."),
     ] = None,
     clusters: Annotated[int | None, typer.Option("--clusters", min=1, help="Of clustered mode.")] = None,
+    probes: Annotated[
+        str | None, typer.Option("--probes", help="Clusters that a row near a border is compared with, or exact.")
+    ] = None,
     min_recall: Annotated[
         float | None, typer.Option("--min-recall", help="Of clustered mode: probe until it is certified.")
     ] = None,
@@ -72,26 +79,52 @@ def dedup(
     as_json: JsonOption = False,
 ) -> None:
     """Keep one of each group of rows that are alike."""
-    from pycurate.api.dedup import dedup as run
+    from pycurate.api.dedup import dedup as run_dedup
+    from pycurate.api.dedup_append import dedup_append
     from pycurate.api.dedup_plan import plan_dedup
-    from pycurate.api.dedup_presets import dedup_preset
+    from pycurate.api.dedup_settings import dedup_preset
 
     given = {
-        "embedding": embedding, "mode": mode, "removal": removal, "eps": eps, "threshold": threshold, "floor": floor,
-        "strict": strict, "priority": priority, "clusters": clusters, "min_recall": min_recall,
-        "max_pairs": max_pairs, "append": append,
+        "mode": mode, "removal": removal, "floor": floor, "strict": strict, "priority": priority,
+        "min_recall": min_recall,
     }  # fmt: skip
     settings = {} if preset is None else dedup_preset(preset)
     if eps is not None or threshold is not None:
         settings = {name: value for name, value in settings.items() if name not in ("eps", "threshold")}
     settings |= {name: value for name, value in given.items() if value is not None}
-    settings |= {"memory_bytes": parse_memory(memory), "threads": threads}
+    if clusters is not None or probes is not None:
+        settings["clustering"] = _clustering(settings.get("clustering"), clusters, probes)
+    if append is not None and (settings or plan):
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in settings) or "--plan"
+        raise InputError(f"{named}: not with --append, which goes on as the earlier run began")
+    shared = {"embedding": embedding, "eps": eps, "threshold": threshold, "max_pairs": max_pairs, "threads": threads}
+    settings |= {name: value for name, value in shared.items() if value is not None}
+    settings["memory_bytes"] = parse_memory(memory)
     if plan:
         show(plan_dedup(pool, **settings), as_json)
         return
     with progress_bars(quiet) as progress:
-        result = run(pool, out, progress=progress, **settings)
+        if append is not None:
+            result = dedup_append(pool, out, append, progress=progress, **settings)
+        else:
+            result = run_dedup(pool, out, progress=progress, **settings)
     show(result, as_json)
+
+
+def _clustering(preset: Clustering | None, clusters: int | None, probes: str | None) -> Clustering:
+    """That of the preset, or the default, with what was given."""
+    from dataclasses import replace
+
+    from pycurate.api.dedup_settings import Clustering
+
+    made = preset or Clustering()
+    if clusters is not None:
+        made = replace(made, clusters=clusters)
+    if probes is None:
+        return made
+    if probes != "exact" and not probes.isdigit():
+        raise InputError(f"--probes: expected a number of clusters or exact, got {probes!r}")
+    return replace(made, probes="exact" if probes == "exact" else int(probes))
 
 
 @dedup_app.command("curve")

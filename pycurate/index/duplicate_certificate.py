@@ -82,14 +82,16 @@ class DuplicateCertificate:
         counts = f"{self.lost:,} of {self.positives:,} lost theirs, {self.rows:,} of {self.population:,} rows sampled"
         if self.rows == self.population:
             return f"{self.method}: {self.recall:.4%} of the rows with a near-duplicate {at} keep one ({counts})"
-        bound = f"{self.method}: at least {self.lower_bound:.4%} of the rows with a near-duplicate {at} keep one"
-        pairs = f"{self.missed_pairs:,} of {self.pairs:,} pairs missed, at most {self.missed_share_bound:.4%}"
-        sure = f"with {self.confidence:.0%} confidence"
+        bound = f"at least {self.lower_bound:.4%} of the rows with a near-duplicate {at} keep one"
+        pairs = f"{self.missed_pairs:,} of {self.pairs:,} pairs missed"
+        if self.missed_pairs:
+            pairs += f", at most {self.missed_share_bound:.4%}"
+        measured = f"{bound}, with {self.confidence:.0%} confidence ({counts}; {pairs})"
         if self.verdict != "undecided":
-            return f"{bound}, {sure} ({counts}; {pairs})"
+            return f"{self.method}: {measured}"
         return (
             f"{self.method}: a recall of {self.target:g} is not certifiable with {self.positives:,} positives, "
-            f"{least_positives(self.target)} are needed where none is lost; {bound}, {sure} ({counts}; {pairs})"
+            f"{least_positives(self.target):,} are needed where none is lost; {measured}"
         )
 
 

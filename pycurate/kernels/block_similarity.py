@@ -89,6 +89,11 @@ class BlockPair:
         operands = self.left.operands(self.right, limit, None)
         return _core.fused_similarity.forest_above(*operands, limit, self.left.threads, progress)
 
+    def spanning_forest_above(self, floor: float, progress: Progress) -> tuple[Indices, Indices, Floats]:
+        """The heaviest spanning forest of the pairs: edges (row, col) and their similarities, heaviest first."""
+        operands = self.left.operands(self.right, floor, None)
+        return _core.fused_similarity.spanning_forest_above(*operands, floor, self.left.threads, progress)
+
     def count_above(
         self, limit: float, weights: tuple[Indices | None, Indices | None], progress: Progress
     ) -> tuple[Indices, Indices | None]:

@@ -24,7 +24,7 @@ from pycurate.io.atomic import atomic_write
 from pycurate.kernels.uid import find
 from pycurate.pipeline.decide import Decider, Decision
 from pycurate.pipeline.ledger import few_strings, hex_strings
-from pycurate.pipeline.pool_rows import new_array
+from pycurate.pipeline.pool_rows import let_go, new_array
 from pycurate.pipeline.record_sort import Records, RecordSort
 from pycurate.types import UID_DTYPE, UidArray
 
@@ -231,6 +231,8 @@ def _append_with_keepers(records: RecordSort, by_keeper: RecordSort, folder: Pat
     for part in records.ranges(memory_bytes):
         uids[done : done + len(part)], rest[done : done + len(part)] = _uids(part, slice(0, 2)), part[:, 2:]
         done += len(part)
+        let_go(uids)
+        let_go(rest)
     chained = False
     for begin in range(0, rows, _PART_ROWS):
         own = np.arange(begin, min(begin + _PART_ROWS, rows))
@@ -238,6 +240,7 @@ def _append_with_keepers(records: RecordSort, by_keeper: RecordSort, folder: Pat
         followed = (parents >= 0) & (uids[parents] != uids[own])
         chained |= bool(followed.any())
         roots[own] = np.where(followed, parents, own)
+    let_go(roots)
     for _ in range(_MOST_ROUNDS if chained else 0):
         changed = False
         for begin in range(0, rows, _PART_ROWS):

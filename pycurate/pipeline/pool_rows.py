@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,8 +66,7 @@ def pool_ranks(view: FitView, keys: Callable[[str], NDArray[np.uint64]], name: s
         done = 0
         for part in records.ranges(view.memory_bytes):
             places = part[:, 3].astype(np.int64)
-            order = np.argsort(places)  # pages are written once a range
-            ranks[places[order]] = done + order
+            scatter(ranks, places, np.arange(done, done + len(part)), view.memory_bytes)
             done += len(part)
     return ranks
 
@@ -82,6 +82,33 @@ def new_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[A
     with path.open("w+b") as file, naming_a_full_disk(path):
         os.posix_fallocate(file.fileno(), 0, math.prod(shape) * dtype.itemsize)
     return np.memmap(path, dtype, "r+", shape=shape)
+
+
+def scatter(array: NDArray[Any], rows: NDArray[np.int64], values: Any, memory_bytes: int) -> None:
+    """``array[rows] = values`` for an array of `new_array` that may be larger than memory.
+
+    Rows are written in rising order, so that a page is touched once; the pages of each stretch of a quarter of
+    ``memory_bytes`` are given to the disk before the next, as pages that wait to be written count as memory in use. An
+    array that is no larger is left to the system.
+    """
+    order = np.argsort(rows)
+    rows = rows[order]
+    values = values if np.ndim(values) == 0 else np.asarray(values)[order]
+    if array.nbytes <= memory_bytes // 4:
+        array[rows] = values
+        return
+    stretch = max(1, memory_bytes // 4 // array.itemsize)
+    edges = np.searchsorted(rows, np.arange(0, len(array) + stretch, stretch)).tolist()
+    for begin, end in pairwise(edges):
+        if end > begin:
+            array[rows[begin:end]] = values if np.ndim(values) == 0 else values[begin:end]
+            let_go(array)
+
+
+def let_go(array: NDArray[Any]) -> None:
+    """Give the written pages of an array of `new_array` to the disk."""
+    if isinstance(array, np.memmap):
+        array.flush()
 
 
 def pool_uids(view: FitView, rows: NDArray[np.int64], starts: Mapping[str, int]) -> UidArray:

@@ -98,6 +98,20 @@ def components_above(similarity: Floats, threshold: float) -> Indices:
     return labels
 
 
+def spanning_forest_above(x: Rows, similarity: Floats, floor: float) -> tuple[Indices, Indices, Floats]:
+    """Kruskal's algorithm on :func:`pairs_above`: most similar first, ties to the lower (row, col)."""
+    rows, cols, similarities = pairs_above(x, similarity, floor)
+    tree = np.arange(len(x))
+    kept = []
+    for edge in np.argsort(-similarities, kind="stable"):
+        a, b = tree[rows[edge]], tree[cols[edge]]
+        if a != b:
+            tree[tree == b] = a
+            kept.append(edge)
+    edges = np.array(kept, np.int64)
+    return rows[edges], cols[edges], similarities[edges]
+
+
 def count_above(similarity: Floats, threshold: float) -> Indices:
     """(n,) how many pairs of each row of x reach the threshold."""
     counts: Indices = reaching(similarity, threshold).sum(axis=1, dtype=np.int64)

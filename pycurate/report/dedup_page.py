@@ -11,7 +11,7 @@ from pathlib import Path
 from pycurate.report.formats import format_share, format_value
 from pycurate.report.manifest import ExampleRow
 
-WIDTH, HEIGHT = 760.0, 300.0
+WIDTH, HEIGHT = 760.0, 288.0
 LEFT, RIGHT, TOP, BASE = 52.0, 744.0, 26.0, 236.0
 _CAPTION_CHARS, _URL_CHARS = 200, 100
 
@@ -31,12 +31,12 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class PairExample:
-    """Two rows at or above a threshold; ``removed`` goes in favour of ``partner``, or is linked to it."""
+    """Two rows at or above a threshold: the later one may go in favour of the earlier one."""
 
     threshold: float
     similarity: float
-    removed: ExampleRow
-    partner: ExampleRow
+    later: ExampleRow
+    earlier: ExampleRow
 
 
 def render_curve(
@@ -191,10 +191,10 @@ def _examples(shown: Sequence[CurvePoint], pairs: Sequence[PairExample]) -> str:
 
 def _pair(pair: PairExample) -> str:
     return f"""<div class="sides">
-<div><h4 class="is-dropped">removed, at {format_value(pair.similarity, 5)}</h4>
-<ul class="rows">{_row(pair.removed)}</ul></div>
-<div><h4 class="is-kept">in favour of</h4>
-<ul class="rows">{_row(pair.partner)}</ul></div>
+<div><h4 class="is-dropped">later row, at {format_value(pair.similarity, 5)}</h4>
+<ul class="rows">{_row(pair.later)}</ul></div>
+<div><h4 class="is-kept">earlier row</h4>
+<ul class="rows">{_row(pair.earlier)}</ul></div>
 </div>
 """
 

@@ -13,7 +13,7 @@ from pydantic import field_validator
 
 from pycurate.ops.dedup.priority import Order, priority_keys
 from pycurate.ops.selection.bounds import missing
-from pycurate.pipeline.pool_rows import new_array, pool_ranks, pool_uids, shard_starts
+from pycurate.pipeline.pool_rows import let_go, new_array, pool_ranks, pool_uids, scatter, shard_starts
 from pycurate.pipeline.step import Artefact, FitView, Needs
 from pycurate.steps.base import DecidingStep, codes_of, numeric
 from pycurate.types import UID_DTYPE, Rule, ScoreArray, UidArray, Verdict
@@ -188,11 +188,14 @@ class Partners:
         (rows,) uid dtype: the row in whose favour a row is dropped; zeros where none.
     similarity
         (rows,) float32: similarity to it; NaN where the row is no duplicate, which is how a verdict tells.
+    memory_bytes
+        What writing may hold.
     """
 
     starts: dict[str, int]
     partner: UidArray
     similarity: NDArray[np.float32]
+    memory_bytes: int
 
     @classmethod
     def none(cls, view: FitView) -> Partners:
@@ -202,13 +205,13 @@ class Partners:
         similarity = new_array(view.scratch / "similarity.bin", np.float32, (rows,))
         for begin in range(0, rows, _PART_ROWS):
             similarity[begin : begin + _PART_ROWS] = np.nan
-        return cls(starts, partner, similarity)
+        let_go(similarity)
+        return cls(starts, partner, similarity, view.memory_bytes)
 
     def set(self, rows: NDArray[np.int64], partner: UidArray, similarity: NDArray[np.float32] | float) -> None:
         """Rows of the pool and the uids of what they duplicate."""
-        order = np.argsort(rows)  # pages of the arrays are written once a call
-        self.partner[rows[order]] = partner[order]
-        self.similarity[rows[order]] = similarity if np.ndim(similarity) == 0 else np.asarray(similarity)[order]
+        scatter(self.partner, rows, partner, self.memory_bytes)
+        scatter(self.similarity, rows, similarity, self.memory_bytes)
 
     def set_rows(
         self, view: FitView, duplicate_of: NDArray[np.int64], similarity: NDArray[np.float32], first: int = 0

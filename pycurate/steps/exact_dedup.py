@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pycurate.io.pool import Pool
 
 EMBEDDING = "embedding"
+_PART_ROWS = 1 << 18
 
 
 class ExactDedup(DedupStep):
@@ -140,15 +141,17 @@ class ExactDedup(DedupStep):
         with RecordSort(view.scratch / "rows.records", columns=5, key_columns=5) as records:
 
             def append(shard: str) -> None:
-                keys: UidArray = np.ascontiguousarray(view.column(shard, self.key_column))
-                groups = find(repeated, keys)
-                rows = np.flatnonzero((groups >= 0) & self.competing(view, shard))
-                uids = view.uids(shard)[rows]
-                found = np.empty((len(rows), 5), np.uint64)
-                found[:, 0], found[:, 1] = groups[rows], self.keep_keys(view, shard)[rows]
-                found[:, 2], found[:, 3] = uids["f0"], uids["f1"]
-                found[:, 4] = rows + partners.starts[shard]
-                records.append(found)
+                competing, keep_keys = self.competing(view, shard), self.keep_keys(view, shard)
+                keys, uids = view.column(shard, self.key_column), view.uids(shard)
+                for begin in range(0, len(keys), _PART_ROWS):
+                    groups = find(repeated, np.ascontiguousarray(keys[begin : begin + _PART_ROWS]))
+                    own = np.flatnonzero((groups >= 0) & competing[begin : begin + _PART_ROWS])
+                    rows = begin + own
+                    found = np.empty((len(rows), 5), np.uint64)
+                    found[:, 0], found[:, 1] = groups[own], keep_keys[rows]
+                    found[:, 2], found[:, 3] = uids["f0"][rows], uids["f1"][rows]
+                    found[:, 4] = rows + partners.starts[shard]
+                    records.append(found)
 
             for _ in view.map(append):
                 pass

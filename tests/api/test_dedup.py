@@ -82,17 +82,21 @@ def test_the_files_name_partner_keeper_and_similarity(tmp_path: Path, removal: R
     np.testing.assert_array_equal(np.array(removed["similarity"], np.float32), right[1][rows])
     assert set(removed["threshold"]) == {0.7}
     groups = pq.read_table(tmp_path / "out" / "groups.parquet").to_pylist()
-    assert sum(not row["keep"] for row in groups) == len(rows)
-    assert groups[0]["keep"]
-    for row in groups:
+    assert sum(row["rule"] is not None for row in groups) == len(rows)
+    for place, row in enumerate(groups):
         uid, keeper = int(row["uid"], 16), int(row["keeper_uid"], 16)
         assert right[0][keeper] < 0
-        if row["keep"]:
-            assert (uid, row["similarity"], row["partner_uid"]) == (keeper, None, None)
+        if place == 0 or row["group"] != groups[place - 1]["group"]:
+            assert uid == keeper
+        if uid == keeper:
+            assert {row[name] for name in ("partner_uid", "similarity", "keeper_similarity", "rule")} == {None}
         else:
-            assert row["similarity"] == matrix[uid, keeper]
+            assert row["similarity"] == right[1][uid]
+            assert row["keeper_similarity"] == matrix[uid, keeper]
             assert int(row["partner_uid"], 16) == right[0][uid]
-    below = [row for row in groups if row["similarity"] is not None and row["similarity"] < np.float32(0.7)]
+            assert row["rule"] == f"{removal} by cosine"
+    near = [row["keeper_similarity"] for row in groups if row["keeper_similarity"] is not None]
+    below = [similarity for similarity in near if similarity < np.float32(0.7)]
     chain = found.outcome.chain
     if removal == "greedy":
         assert not below
@@ -100,7 +104,7 @@ def test_the_files_name_partner_keeper_and_similarity(tmp_path: Path, removal: R
     else:
         assert chain is not None
         assert chain.rows == len(below) > 0
-        assert chain.similarity == min(row["similarity"] for row in below)
+        assert chain.similarity == min(below)
         assert "chains" in found.render()
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == found.manifest
 

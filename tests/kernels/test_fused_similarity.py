@@ -23,6 +23,7 @@ from pycurate.kernels.fused_similarity import (
     unjudged_rows,
 )
 from pycurate.kernels.rowwise import Metric
+from pycurate.kernels.spanning_forest import spanning_forest_above
 from pycurate.reference import fused_similarity as reference
 from pycurate.reference import rowwise
 from pycurate.testing import AVAILABLE_ISAS
@@ -157,6 +158,12 @@ def assert_equals_definition(
             assert_same_bits(
                 components_above(x, threshold, **asked), reference.components_above(similarity, threshold), what
             )
+            forest = spanning_forest_above(x, threshold, **asked)
+            edges = reference.spanning_forest_above(x, similarity, threshold)
+            for field, right in zip(("rows", "cols", "similarities"), edges, strict=True):
+                assert_same_bits(getattr(forest, field), right, f"forest, {what}")
+            assert_same_bits(forest.copy_of, pairs.copy_of, what)
+            assert_same_bits(forest.unjudged, unjudged, what)
             indices, best = reference.most_similar_earlier(similarity, order, threshold)
             earlier = most_similar_earlier(x, order, threshold, **asked)
             assert_same_bits(earlier.indices, indices, what)

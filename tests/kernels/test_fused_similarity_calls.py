@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 import pycurate
+from pycurate import _core
 from pycurate.errors import InputError
 from pycurate.kernels import fused_similarity
 from pycurate.kernels.arrays import matrix_of
@@ -29,6 +30,7 @@ from pycurate.kernels.fused_similarity import (
     pairs_above,
     unjudged_rows,
 )
+from pycurate.kernels.spanning_forest import heaviest_forest, spanning_forest_above
 from pycurate.reference import rowwise
 
 ELEMENTS = ["float16", "bfloat16", "float32", "int8"]
@@ -226,6 +228,7 @@ ORDER = np.arange(3)
     [
         (lambda: pairs_above(ROWS, math.nan), ValueError, "threshold: expected a number, got NaN"),
         (lambda: components_above(ROWS, math.nan), ValueError, "threshold: expected a number, got NaN"),
+        (lambda: spanning_forest_above(ROWS, math.nan), ValueError, "floor: expected a number, got NaN"),
         (lambda: count_above(ROWS, math.nan), ValueError, "threshold: expected a number, got NaN"),
         (lambda: most_similar_earlier(ROWS, ORDER, math.nan), ValueError, "floor: expected a number, got NaN"),
         (lambda: log_sum_exp(ROWS, ROWS, math.inf), ValueError, "scale: expected a finite number, got inf"),
@@ -271,3 +274,29 @@ def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(examples) == 8
     monkeypatch.chdir(tmp_path)
     exec("\n".join(examples), {})
+
+
+def test_a_clump_has_one_tree_that_answers_every_threshold() -> None:
+    """More pairs than are held at a time, so that the forest is reduced, and levels reject what comes later."""
+    random = np.random.default_rng(0)
+    x = (1 + 0.1 * random.standard_normal((700, 64))).astype(np.float32)
+    x[500:] = random.standard_normal((200, 64))
+    for threads in (1, 3):
+        forest = spanning_forest_above(x, -1, threads=threads)
+        assert len(forest.rows) == 699
+        assert (np.diff(forest.similarities) <= 0).all()
+        for threshold in np.quantile(forest.similarities, [0, 0.2, 0.7, 1]):
+            above = forest.similarities >= threshold
+            labels = _core.fused_similarity.components(700, forest.rows[above], forest.cols[above])
+            np.testing.assert_array_equal(labels, components_above(x, threshold))
+
+
+def test_the_heaviest_forest_of_edges() -> None:
+    rows, cols = np.array([0, 1, 0, 3, 0]), np.array([1, 2, 2, 4, 2])
+    found = heaviest_forest(5, rows, cols, np.array([0.5, 0.7, 0.7, 0.1, 0.6], np.float32))
+    np.testing.assert_array_equal(found[0], [0, 1, 3])
+    np.testing.assert_array_equal(found[1], [2, 2, 4])
+    with pytest.raises(ValueError, match=r"rows, cols: expected numbers in \[0, 4\), got 4"):
+        heaviest_forest(4, rows, cols, np.ones(5, np.float32))
+    with pytest.raises(ValueError, match="similarities: expected numbers, got NaN at 0"):
+        heaviest_forest(5, rows, cols, np.full(5, np.nan, np.float32))

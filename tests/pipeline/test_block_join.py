@@ -20,6 +20,7 @@ from pycurate.api.similarity import similarity_join
 from pycurate.errors import InputError, MemoryCapError, WorkspaceError
 from pycurate.kernels import fused_similarity as in_memory
 from pycurate.kernels.block_similarity import BlockPair
+from pycurate.kernels.spanning_forest import spanning_forest_above
 from pycurate.pipeline.block_join import SimilarityJoin, distinct_rows, join, task_folder
 from pycurate.pipeline.block_join.blocks import MOST_BLOCK_ROWS, BlockPlan, plan_blocks
 from pycurate.pipeline.block_join.pair_runs import PAIR_DTYPE, _Run, merged
@@ -79,6 +80,7 @@ def assert_self_join_is_right(found: SimilarityJoin, x: Rows, metric: Any, thres
     assert len(pairs.rows) > 10
     assert_same(found.pairs_above(threshold), pairs)
     assert_same(found.components_above(threshold), in_memory.components_above(x, threshold, metric, **given))
+    assert_same(found.spanning_forest_above(threshold), spanning_forest_above(x, threshold, metric, **given))
     assert_same(found.count_above(threshold), in_memory.count_above(x, threshold, metric=metric, **given))
     assert_same(
         found.most_similar_earlier(order, threshold),
@@ -200,7 +202,7 @@ def test_a_row_with_more_pairs_than_a_buffer_holds(tmp_path: Path) -> None:
 def count_calls(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[str]:
     """Note which questions kernels are asked; Ctrl-C at one of them."""
     asked: list[str] = []
-    for name in ("pairs_above", "forest_above", "count_above", "max_earlier", "top_k"):
+    for name in ("pairs_above", "forest_above", "spanning_forest_above", "count_above", "max_earlier", "top_k"):
         original = getattr(BlockPair, name)
 
         def noted(self: BlockPair, *given: Any, _name: str = name, _original: Any = original, **named: Any) -> Any:
@@ -216,6 +218,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> 
 QUESTIONS: dict[str, Callable[[SimilarityJoin], Any]] = {
     "pairs_above": lambda found: found.pairs_above(0.8),
     "components_above": lambda found: found.components_above(0.8),
+    "spanning_forest_above": lambda found: found.spanning_forest_above(0.8),
     "count_above": lambda found: found.count_above(0.8),
     "most_similar_earlier": lambda found: found.most_similar_earlier(np.arange(found.n)[::-1], 0.5),
     "nearest": lambda found: found.nearest(3),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pycurate.errors import WorkspaceError
-from pycurate.pipeline.pool_rows import new_array
+from pycurate.pipeline.pool_rows import new_array, scatter
 from pycurate.pipeline.record_sort import RecordSort
 
 
@@ -84,3 +84,17 @@ def test_a_new_array_takes_its_space_at_once(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_blocks * 512 >= 48_000
     made["f0"][999, 2] = 7
     assert new_array(tmp_path / "b", np.int8, (0,)).shape == (0,)
+
+
+@pytest.mark.parametrize("memory_bytes", [1, 64, 1000, 1 << 20])
+def test_values_are_scattered_by_stretches(tmp_path: Path, memory_bytes: int) -> None:
+    random = np.random.default_rng(1)
+    array, expected = new_array(tmp_path / "a", np.float32, (500,)), np.zeros(500, np.float32)
+    for count in (0, 1, 300):
+        rows = random.permutation(500)[:count]
+        values = random.random(count, np.float32)
+        scatter(array, rows, values, memory_bytes)
+        expected[rows] = values
+        assert np.array_equal(array, expected)
+    scatter(array, np.array([499, 0]), 7.0, memory_bytes)
+    assert (array[0], array[499], array[1]) == (7, 7, expected[1])

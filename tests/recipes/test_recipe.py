@@ -23,6 +23,7 @@ from pycurate.steps import (
     MinHashDedup,
     RareTokens,
     RowScores,
+    SemanticDedup,
     SubsetStep,
     TextEntity,
     Threshold,
@@ -51,6 +52,7 @@ steps:
   - exact_dedup: {key: embedding, embedding: l14_img, keep: {highest: clip}, of: pool}
   - minhash_dedup: {threshold: 0.8, n: [2, 4], removal: component}
   - decontaminate: {against: [a.pack, b.pack], similarity: {l14_img: 0.9}, ngram: 6}
+  - semantic_dedup: {embedding: l14_img, eps: 0.05, removal: greedy, keep: {highest: clip}}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
 """
 
@@ -78,6 +80,7 @@ def in_python() -> Recipe:
             ExactDedup(key="embedding", embedding="l14_img", keep={"highest": "clip"}, of="pool"),
             MinHashDedup(threshold=0.8, n=(2, 4), removal="component"),
             Decontaminate(against=("a.pack", "b.pack"), similarity={"l14_img": 0.9}, ngram=6),
+            SemanticDedup(embedding="l14_img", eps=0.05, removal="greedy", keep={"highest": "clip"}),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
         ],
     )

@@ -175,6 +175,8 @@ def test_renamed_shards_keep_the_same_rows(tmp_path: Path, pool_factory: Any) ->
     assert run(recipe, tmp_path / "other", tmp_path / "two").subset.read_bytes() == first
     partners = [{uid: row["partner_uid"] for uid, row in ledger_of(tmp_path / out).items()} for out in ("one", "two")]
     assert partners[0] == partners[1]
+    groups = [(tmp_path / out / "groups.parquet").read_bytes() for out in ("one", "two")]
+    assert groups[0] == groups[1]
 
 
 def test_a_killed_fit_is_made_again(tmp_path: Path, pool_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:

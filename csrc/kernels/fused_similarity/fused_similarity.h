@@ -143,6 +143,15 @@ bool forest_above(const Operand& a, const Operand* b, float threshold,
                   std::vector<std::pair<std::int64_t, std::int64_t>>& out, std::size_t threads,
                   const Poll& poll, Work& work);
 
+/// The heaviest spanning forest of the pairs, heaviest edge first, ties to the lower (row, col): at any
+/// threshold from `floor` upwards its edges connect what the pairs do. In a cross-join the rows of a and of b
+/// are different nodes. Memory is that of the rows, however many pairs there are.
+bool spanning_forest_above(const Operand& a, const Operand* b, float floor, std::vector<Pair>& out,
+                           std::size_t threads, const Poll& poll, Work& work);
+/// Leaves of edges between nodes of n, fewer than 2^32, those of their heaviest spanning forest, in that
+/// order.
+void heaviest_forest(std::size_t n, std::vector<Pair>& edges);
+
 /// counts_a[i] += weights_b[j] over pairs, by index; counts_b likewise unless b is null. Null weights: 1.
 bool count_above(const Operand& a, const Operand* b, float threshold, const std::int64_t* weights_a,
                  const std::int64_t* weights_b, std::int64_t* counts_a, std::int64_t* counts_b,

@@ -9,6 +9,7 @@
 //   settled(panel_a, panel_b)          true: no pair of these panels can matter any more
 //   wants(slot, i, j, upper, lower)    an upper bound of a score, and a function that gives a lower one;
 //                                      false: nothing to do, or done without the score
+//   nearest_only()                     where limits move for rows alone: a row asks for one
 //   postpone(slot, i, j, upper)        where limits move, in place of `wants`: the bound reaches a limit, but
 //   the
 //                                      estimate in its middle does not; those whose estimate does are scored
@@ -366,12 +367,39 @@ class Join {
                 }
             }
         }
+        if constexpr (Epilogue::moving && !Epilogue::both)
+            if (count >= dense_survivors && epilogue_.nearest_only()) count = score_best(w, row, col, wanted);
         if (count == 0) return;
         if (count >= dense_survivors && a_.element != Element::int8) {
             score_tile(w, row, col, wanted);
             return;
         }
         wait(w, row, col, wanted);
+    }
+
+    /// Where a row asks for one, its first tile holds 48 that may be it: the best of them by its bound leaves
+    /// few.
+    int score_best(Worker& w, std::size_t row, std::size_t col, std::uint64_t* wanted) {
+        int left = 0;
+        for (std::size_t r = 0; r < group_rows; ++r) {
+            if (wanted[r] == 0) continue;
+            const float* upper = w.upper.data() + r * panel_rows;
+            auto best = static_cast<std::size_t>(std::countr_zero(wanted[r]));
+            for (std::uint64_t mask = wanted[r]; mask != 0; mask &= mask - 1u) {
+                const auto c = static_cast<std::size_t>(std::countr_zero(mask));
+                if (upper[c] > upper[best]) best = c;
+            }
+            offer(w, row + r, col + best, a_.score(row + r, b_, col + best));
+            ++w.work.scored_pairs;
+            wanted[r] ^= std::uint64_t{1} << best;
+            const float limit = limit_of_row(row + r);
+            for (std::uint64_t mask = wanted[r]; mask != 0; mask &= mask - 1u) {
+                const auto c = static_cast<std::size_t>(std::countr_zero(mask));
+                if (upper[c] < limit) wanted[r] ^= std::uint64_t{1} << c;
+            }
+            left += std::popcount(wanted[r]);
+        }
+        return left;
     }
 
     /// The pairs of a tile that `masks` names are scored soon.

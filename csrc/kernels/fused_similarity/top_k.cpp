@@ -31,6 +31,7 @@ class Lists {
             limits_[i].store(nothing, std::memory_order_relaxed);
         }
     }
+    std::size_t k() const noexcept { return k_; }
     float limit(std::size_t i) const noexcept { return limits_[i].load(std::memory_order_relaxed); }
 
     /// A canonical score of position i and one of the other side.
@@ -108,6 +109,7 @@ struct TopK {
     float row_limit(std::size_t i) const noexcept { return rows.limit(i); }
     float col_limit(std::size_t j) const noexcept { return cols.limit(j); }
     bool settled(std::size_t, std::size_t) const noexcept { return false; }
+    bool nearest_only() const noexcept { return rows.k() == 1; }
     void postpone(Slot& slot, std::size_t i, std::size_t j, float upper) const {
         slot.postponed.push_back({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(j), upper});
         if (slot.postponed.size() < most_postponed) return;

@@ -26,8 +26,10 @@ from pycurate.kernels.distinct import (
 from pycurate.kernels.fused_similarity import MostSimilarEarlier, Nearest, Pairs
 from pycurate.kernels.join import Precision
 from pycurate.kernels.rowwise import Metric
+from pycurate.kernels.spanning_forest import SpanningForest
 from pycurate.pipeline.block_join.blocks import BlockPlan, Blocks, Grid, plan_blocks
 from pycurate.pipeline.block_join.components import sweep_components
+from pycurate.pipeline.block_join.forest import sweep_forest
 from pycurate.pipeline.block_join.join_folder import JoinFolder, answer_of
 from pycurate.pipeline.block_join.pair_runs import merge_pairs, sweep_pairs
 from pycurate.pipeline.block_join.row_states import Counts, Earlier, Neighbors, final_states, sweep_states
@@ -163,6 +165,25 @@ class SimilarityJoin:
                     cols = np.concatenate([cols, copies])
                 folder.write_answer({"components": lowest_of_component(self.n, rows, cols)})
             return answer_of(folder)["components"]
+
+    def spanning_forest_above(self, floor: float) -> SpanningForest:
+        """The components of every threshold from a floor upwards, as `pycurate.spanning_forest_above`.
+
+        Raises
+        ------
+        ValueError
+            The join has a y, or ``floor`` is NaN.
+        """
+        self._require_self_join("spanning_forest_above")
+        limit = float32_of("floor", floor)
+        with self._folder.question("spanning_forest_above", floor=limit) as folder:
+            if folder.answer() is None:
+                grid = self._grid(folder, self._plan(48))
+                rows, cols, similarities = sweep_forest(grid, folder, limit, self._how())
+                place = self._distinct.rows
+                folder.write_answer({"rows": place[rows], "cols": place[cols], "similarities": similarities})
+            found = answer_of(folder)
+        return SpanningForest(found["rows"], found["cols"], found["similarities"], self.copy_of, self.unjudged)
 
     def count_above(self, threshold: float) -> Indices:
         """(n,) how many rows of y, or other rows, reach a threshold from each, as `pycurate.count_above`."""

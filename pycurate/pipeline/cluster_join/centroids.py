@@ -51,13 +51,13 @@ class ClusterRule:
 
     @classmethod
     def of(cls, rows: int, clusters: int | None, sample: int | None, iterations: int, seed: int) -> ClusterRule:
-        """For so many distinct rows; ``clusters`` defaults to sqrt(rows), which balances assigning with comparing."""
+        """For so many distinct rows; half of sqrt(rows) clusters by default: assigning then costs as comparing does."""
         if clusters is not None:
             check_count("clusters", clusters)
         if sample is not None:
             check_count("sample", sample)
         check_count("iterations", iterations, least=0)
-        k = max(1, math.isqrt(rows)) if clusters is None else clusters
+        k = max(1, math.isqrt(rows) // 2) if clusters is None else clusters
         default = max(LEAST_PER_CLUSTER * k, min(SAMPLE_PER_CLUSTER * k, MOST_SAMPLED))
         drawn = min(rows, default if sample is None else sample)
         if clusters is not None and sample is not None and sample < clusters:

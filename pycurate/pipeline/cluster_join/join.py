@@ -14,13 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import RecallError
-from pycurate.index.duplicate_certificate import (
-    LOOKS,
-    DuplicateCertificate,
-    duplicate_certificate,
-    least_positives,
-    proven,
-)
+from pycurate.index.duplicate_certificate import DuplicateCertificate, proven
 from pycurate.kernels.arrays import float32_of, ranks_of
 from pycurate.kernels.block_similarity import lowest_of_component
 from pycurate.kernels.distinct import Floats, Indices, expand_earlier, first_and_later, linked_copies
@@ -33,14 +27,10 @@ from pycurate.pipeline.block_join.task_folder import TaskFolder
 from pycurate.pipeline.cluster_join.batches import Batches
 from pycurate.pipeline.cluster_join.centroids import Borders, ClusterRule
 from pycurate.pipeline.cluster_join.questions import merge_pairs, sweep_components, sweep_earlier, sweep_pairs
-from pycurate.pipeline.cluster_join.sampled_truth import Sampler, Truth
 from pycurate.pipeline.cluster_join.segments import Segments, open_segments
-from pycurate.pipeline.cluster_join.visits import Visits, open_visits
+from pycurate.pipeline.cluster_join.visits import ProbesNeeded, Visits, open_visits
+from pycurate.pipeline.duplicate_sample import DEFAULT_TARGET, MOST_SIMILARITIES, DuplicateSample, share_of
 
-FIRST_SAMPLE = 1000
-MOST_SIMILARITIES = 200_000_000_000
-"""Of sampled rows with all rows: one to two minutes of 8 cores at 512 dimensions."""
-DEFAULT_TARGET = 0.99
 DEEPEST = 64
 """Probes that a certificate looks at: near so many clusters brute force is seldom dearer."""
 _ASSIGNED, _VISITED = 0.2, 0.4  # of a question's progress
@@ -110,6 +100,12 @@ class ClusteredJoin:
     def copy_of(self) -> Indices:
         """(n,) the first row with the same bits, -1 where the row itself is the first."""
         return self._distinct.copy_of
+
+    @property
+    def centroids(self) -> Floats:
+        """(k, d) of the clusters; trained when first asked for."""
+        with self._folder.locked():
+            return self._segments().centroids
 
     def most_similar_earlier(self, order: NDArray[np.integer[Any]], floor: float) -> MostSimilarEarlier:
         """For every row the most similar row of higher priority that it was compared with, as `SimilarityJoin`'s.
@@ -229,7 +225,7 @@ class ClusteredJoin:
             The sample ends before its rows times all rows are more than this; it has at least 1,000 rows.
         """
         limit = float32_of("threshold", threshold)
-        wanted = (self._min_recall or DEFAULT_TARGET) if target is None else _share("target", target)
+        wanted = (self._min_recall or DEFAULT_TARGET) if target is None else share_of("target", target)
         with self._folder.locked():
             return self._certified(limit, wanted, most_similarities, may_raise=self._min_recall is not None)[1]
 
@@ -250,56 +246,29 @@ class ClusteredJoin:
     def _certified(
         self, limit: float, target: float, most: int, *, may_raise: bool
     ) -> tuple[int | None, DuplicateCertificate]:
-        """The certificate, and with how many probes; ``may_raise`` them until it holds.
-
-        Raising does not make the bound less sure: what is found with few probes is found with more, so where some
-        number of probes below the target passes, the largest such number passes on the same sample, too.
-        """
+        """The certificate, and with how many probes; ``may_raise`` them until it holds."""
         rows, clusters = len(self._distinct.rows), self._rule.clusters
         if self._probes is None or self._probes >= clusters - 1:
             return self._probes, proven(self._method(None), limit, target, rows, self._seed)
         depth = min(clusters - 1, max(self._probes, DEEPEST)) if may_raise else self._probes
         tried = [self._probes]
         while tried[-1] < depth:
-            tried.append(min(depth, 2 * tried[-1]))
-        sampler = self._sampler(limit, depth)
-        found, sampled, looks = [sampler.needs(np.empty(0, np.int64))], 0, 0
-        while True:
-            size = min(rows, 2 * sampled if sampled else FIRST_SAMPLE)
-            found.append(self._needs(sampler, sampled, size))
-            sampled = size
-            truth = Truth(np.concatenate(found), self._probes)
-            is_last = sampled == rows or 2 * sampled * rows > most
-            if is_last or len(truth.needs) >= least_positives(target):
-                looks += 1
-                for probes in tried:
-                    certificate = duplicate_certificate(
-                        truth.pairs,
-                        truth.found(probes),
-                        method=self._method(probes),
-                        threshold=limit,
-                        target=target,
-                        rows=sampled,
-                        population=rows,
-                        seed=self._seed,
-                    )
-                    if certificate.verdict == "holds":
-                        return probes, certificate
-                if certificate.verdict == "fails" or is_last or looks == LOOKS:
-                    return probes, certificate
-
-    def _needs(self, sampler: Sampler, begin: int, end: int) -> NDArray[np.int64]:
-        facts = {"limit": sampler.borders.limit, "first": sampler.first, "depth": sampler.depth}
-        folder = self._folder.task_folder("certificate", **self._facts(), **facts, begin=begin, end=end)
-        if folder.answer() is None:
-            folder.write_answer({"needs": sampler.needs(sampler.drawn(begin, end))})
-        return np.array(answer_of(folder)["needs"])
-
-    def _sampler(self, limit: float, depth: int) -> Sampler:
-        assert self._probes is not None
+            tried.append(min(depth, max(1, 2 * tried[-1])))
         borders = Borders(self._segments().centroids, limit)
-        how = How("cosine", "exact", self._threads, None)
-        return Sampler(self._source, self._distinct.rows, borders, self._probes, depth, self._plan(0), how, self._seed)
+        sample = DuplicateSample(
+            self._folder,
+            self._source,
+            self._distinct.rows,
+            limit,
+            [self._method(probes) for probes in tried],
+            ProbesNeeded(self._source, borders, tried, self._threads),
+            self._plan(0),
+            How("cosine", "exact", self._threads, None),
+            self._seed,
+            self._facts(),
+        )
+        number, certificate = sample.certify(target, most)
+        return tried[number], certificate
 
     def _method(self, probes: int | None) -> str:
         clusters = f"{self._rule.clusters:,} clusters"
@@ -343,9 +312,3 @@ class ClusteredJoin:
     def _own(self) -> Floats:
         """(g,) cosine of the rows of each group with each other."""
         return np.ones(len(self._distinct.rows), np.float32)
-
-
-def _share(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}: expected a share from 0 to 1, got {value}")
-    return float(value)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pycurate.index.rows import Rows
 from pycurate.io.atomic import atomic_write
 from pycurate.kernels.distinct import Indices
-from pycurate.pipeline.block_join.source import open_array
+from pycurate.pipeline.block_join.source import RowSource, open_array
 from pycurate.pipeline.block_join.sweep import Progress
 from pycurate.pipeline.block_join.task_folder import TaskFolder
 from pycurate.pipeline.cluster_join.centroids import Borders, nearest_clusters
@@ -119,3 +120,45 @@ def visits_of(
             yield part[~more][row], near[~more][row, column]
         left = np.concatenate(lacking)
         listed = min(k, 2 * listed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbesNeeded:
+    """With which of rising numbers of probes two rows are compared.
+
+    The clusters that a row visits with p probes are among those that it visits with more. So a pair is compared from
+    some number of probes on: 0 where both rows are in one cluster, else the place of the other's cluster among those
+    near to the row that visits, the smaller of both.
+    """
+
+    source: RowSource
+    borders: Borders
+    tried: list[int]
+    threads: int
+
+    def __call__(self, rows: Indices, cols: Indices) -> Indices:
+        """(p,) the number of the first that is enough, len(tried) where none is; of pairs of rows of the source."""
+        needed = self._rank(rows, self._cluster_of(cols))
+        left = np.flatnonzero(needed > self.tried[0])
+        if len(left):
+            needed[left] = np.minimum(needed[left], self._rank(cols[left], self._cluster_of(rows[left])))
+        return np.searchsorted(self.tried, needed)
+
+    def _cluster_of(self, rows: Indices) -> Indices:
+        distinct, place = np.unique(rows, return_inverse=True)
+        near, _ = nearest_clusters(self._widened(distinct), self.borders.centroids, 1, self.threads)
+        clusters: Indices = near[place, 0]
+        return clusters
+
+    def _rank(self, rows: Indices, clusters: Indices) -> Indices:
+        """Which cluster near to a row another one is, 0 its own; one more than are tried where it is not visited."""
+        distinct, place = np.unique(rows, return_inverse=True)
+        most = self.tried[-1] + 1
+        near, similarities = nearest_clusters(self._widened(distinct), self.borders.centroids, most, self.threads)
+        reached = self.borders.visited(near, similarities)
+        reached[:, 0] = True
+        hit = (near[place] == clusters[:, None]) & reached[place]
+        return np.where(hit.any(axis=1), hit.argmax(axis=1), most)
+
+    def _widened(self, rows: Indices) -> NDArray[np.float32]:
+        return Rows(self.source.take(rows), self.source.element).widened(self.threads or None)

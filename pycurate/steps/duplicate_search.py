@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from pycurate.errors import InputError
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
+from pycurate.kernels.spanning_forest import SpanningForest
 from pycurate.ops.dedup import removal
 from pycurate.ops.dedup.removal import Removal
-from pycurate.pipeline.block_join import RowSource
+from pycurate.pipeline.block_join import RowSource, SimilarityJoin
 from pycurate.pipeline.block_join.sweep import How
 from pycurate.pipeline.greedy_blocks import OrderedRows, keep_greedily
 
@@ -51,7 +52,7 @@ def search(candidates: Candidates, kind: Removal, rank: Indices, floor: float, m
         return {"earlier": best.indices, "similarity": best.similarities}
     if kind == "component":
         return forest_arrays(0, *spanning_forest(candidates, floor, max_pairs))
-    pairs = _pairs_or_none(candidates, floor, max_pairs)
+    pairs = pairs_or_none(candidates, floor, max_pairs)
     if pairs is None:
         return None
     return {
@@ -72,10 +73,20 @@ def forest_arrays(batch: int, rows: Indices, cols: Indices, similarities: Floats
 
 
 def spanning_forest(candidates: Candidates, floor: float, max_pairs: int) -> tuple[Indices, Indices, Floats]:
-    """The maximum spanning forest above the floor, copies joined to the first row with their bits."""
+    """The maximum spanning forest above the floor, copies joined to the first row with their bits.
+
+    Raises
+    ------
+    InputError
+        More than ``max_pairs`` pairs, where the candidates know no forest.
+    """
     n, copies = len(candidates.copy_of), judged_copies(candidates)
-    pairs = candidates.pairs_above(floor, max_pairs=max_pairs)
-    return with_linked_copies(n, copies, pairs.rows, pairs.cols, pairs.similarities, floor)
+    found: SpanningForest | Pairs
+    if isinstance(candidates, SimilarityJoin):
+        found = candidates.spanning_forest_above(floor)
+    else:
+        found = candidates.pairs_above(floor, max_pairs=max_pairs)
+    return with_linked_copies(n, copies, found.rows, found.cols, found.similarities, floor)
 
 
 def with_linked_copies(
@@ -87,6 +98,39 @@ def with_linked_copies(
     return removal.spanning_forest(
         n, rows, cols, np.concatenate([np.ones(len(copies), np.float32), np.asarray(similarities)])
     )
+
+
+def duplicates_at(
+    candidates: Candidates,
+    source: RowSource,
+    kind: Removal,
+    rank: Indices,
+    threshold: float,
+    strict: bool,
+    max_pairs: int,
+    folder: Path,
+    how: How,
+    memory_bytes: int,
+) -> removal.Duplicates:
+    """What is removed at one threshold, of which nothing is stored; greedy by blocks where pairs are too many.
+
+    Parameters
+    ----------
+    folder
+        Of the blocks.
+    """
+    found = search(candidates, kind, rank, threshold, max_pairs)
+    if found is None:
+        found = search_greedily(candidates, source, rank, threshold, strict, folder, how, memory_bytes)
+        return removal.Duplicates(found["duplicate_of"], found["similarity"])
+    if kind == "published":
+        best = MostSimilarEarlier(found["earlier"], found["similarity"], candidates.unjudged)
+        return removal.published(best, threshold, strict)
+    if kind == "component":
+        rows, cols, near = (found[f"forest0_{name}"] for name in ("rows", "cols", "similarities"))
+        return removal.component(len(rank), rows, cols, near, rank, threshold, strict)
+    rows, cols, near = (found[f"pair_{name}"] for name in ("rows", "cols", "similarities"))
+    return removal.greedy(len(rank), rows, cols, near, rank, threshold, strict, copy_of=found["copy_of"])
 
 
 def judged_copies(candidates: Candidates) -> Indices:
@@ -106,41 +150,39 @@ def search_greedily(
     how: How,
     memory_bytes: int,
     *,
-    kept_before: Indices | None = None,
-    decided: int = 0,
+    decided: removal.Duplicates | None = None,
 ) -> Arrays:
     """Greedy removal at one threshold without pairs.
 
     Parameters
     ----------
     rank
-        (n,) those of the first ``decided`` rows are the lowest.
-    kept_before
-        (decided,) which row each of them was removed for, -1 where it was kept; None where none is decided.
+        (n,) those of decided rows are the lowest.
+    decided
+        What the first m rows were decided to be, (m,) each.
 
     Returns
     -------
-    ``duplicate_of`` and ``similarity``, (n,) each; of decided rows -1 and NaN.
+    ``duplicate_of`` and ``similarity``, (n,) each.
     """
-    n = len(rank)
+    n, known = len(rank), 0 if decided is None else len(decided.kept)
     row_of_rank = np.empty(n, np.int64)
     row_of_rank[rank] = np.arange(n)
     copy_of = judged_copies(candidates)
     first = removal.first_of_copies(copy_of, rank, row_of_rank)
     is_asked = first == np.arange(n)
     is_asked[candidates.unjudged] = False
-    if kept_before is not None:
-        is_asked[:decided] &= kept_before < 0
+    if decided is not None:
+        is_asked[:known] &= decided.kept
     rows = row_of_rank[is_asked[row_of_rank]]
-    ordered = OrderedRows(source, rows, int(np.count_nonzero(is_asked[:decided])))
+    ordered = OrderedRows(source, rows, int(np.count_nonzero(is_asked[:known])))
     limit = removal.least_reaching(threshold, strict)
     places, best = keep_greedily(ordered, limit, folder, _kept_of, how, memory_bytes)
     duplicate_of, similarity = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
     duplicate_of[rows], similarity[rows] = np.append(rows, -1)[places], best
-    found = removal.Duplicates(duplicate_of, similarity)
-    if kept_before is not None:
-        found.duplicate_of[:decided] = kept_before
-    found = removal.with_copies(found, first, threshold, strict)
+    if decided is not None:
+        duplicate_of[:known], similarity[:known] = decided
+    found = removal.with_copies(removal.Duplicates(duplicate_of, similarity), first, threshold, strict)
     return {"duplicate_of": found.duplicate_of, "similarity": found.similarity}
 
 
@@ -148,7 +190,8 @@ def _kept_of(n: int, rows: Indices, cols: Indices) -> NDArray[np.bool_]:
     return removal.greedy(n, rows, cols, np.ones(len(rows), np.float32), np.arange(n), 1.0).kept
 
 
-def _pairs_or_none(candidates: Candidates, floor: float, max_pairs: int) -> Pairs | None:
+def pairs_or_none(candidates: Candidates, floor: float, max_pairs: int) -> Pairs | None:
+    """All pairs from the floor on, None where there are more than ``max_pairs``."""
     try:
         return candidates.pairs_above(floor, max_pairs=max_pairs)
     except InputError as error:

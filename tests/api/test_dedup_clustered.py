@@ -1,0 +1,126 @@
+"""Clustered mode: SemDeDup's rule row for row, and duplicates across borders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pycurate.api.dedup import dedup
+from pycurate.api.dedup_append import dedup_append
+from pycurate.api.dedup_settings import Clustering, dedup_preset
+from pycurate.errors import InputError
+from pycurate.index.kmeans import assign
+from pycurate.ops.dedup.removal import Removal
+from pycurate.pipeline.block_join import RowSource
+from pycurate.pipeline.cluster_join import ClusteredJoin
+from pycurate.reference.rowwise import pair_similarity as canonical
+
+SMALL = Clustering(clusters=6, probes=0, iterations=100, seed=1234)
+
+
+def make_rows(n: int = 400, d: int = 12, seed: int = 0) -> NDArray[np.float16]:
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((n, d), dtype=np.float32)
+    x[n // 2 :] = x[: n - n // 2] + 0.15 * random.standard_normal((n - n // 2, d), dtype=np.float32)
+    x[[9, 300, 301]] = x[4]
+    x[17] = 0
+    return x.astype(np.float16)
+
+
+def semdedup(
+    x: NDArray[Any], clusters: NDArray[np.int32], near: NDArray[np.float32], eps: float, hard: bool, strict: bool
+) -> list[bool]:
+    """The published rule: within each cluster, farthest from the centroid first, ties by row; any earlier row."""
+    keep = [True] * len(x)
+    for cluster in range(int(clusters.max()) + 1):
+        rows = [int(row) for row in np.flatnonzero(clusters == cluster)]
+        rows.sort(key=lambda row: (near[row] if hard else -near[row], row))
+        for place, row in enumerate(rows):
+            for before in rows[:place]:
+                similarity = canonical(x[row : row + 1], x[before : before + 1], "cosine")[0]
+                limit = np.float32(1 - eps)
+                if similarity > limit if strict else similarity >= limit:
+                    keep[row] = False
+    return keep
+
+
+@pytest.mark.parametrize(
+    ("priority", "strict", "eps"), [("hard", True, 0.07), ("easy", False, 0.01), ("hard", True, 0.165)]
+)
+def test_semdedup_is_the_published_rule_given_the_same_clusters(
+    tmp_path: Path, priority: str, strict: bool, eps: float
+) -> None:
+    x = make_rows()
+    settings = {**dedup_preset("semdedup"), "clustering": SMALL, "priority": priority, "strict": strict, "eps": eps}
+    found = dedup(x, tmp_path / "out", **settings)
+    join = ClusteredJoin(RowSource("x", x, None), tmp_path / "join", 6, 0, None, 100, 1234, None, 1 << 30, 1, None)
+    assigned = assign(x, join.centroids)
+    assert found.duplicates.kept.tolist() == semdedup(
+        x, assigned.clusters, assigned.similarities, eps, priority == "hard", strict
+    )
+    assert 0 < found.outcome.removed < 300
+    assert "certificate" in found.manifest
+    assert "recall   6 clusters, 0 probes" in found.render()
+
+
+@pytest.mark.parametrize("removal", ["published", "greedy", "component"])
+def test_with_every_border_probed_it_is_exact_mode(tmp_path: Path, removal: Removal) -> None:
+    x = make_rows()
+    exact = dedup(x, tmp_path / "exact", removal=removal, eps=0.1)
+    found = dedup(x, tmp_path / "out", mode="clustered", removal=removal, eps=0.1, clustering=Clustering(8, "exact"))
+    for limit in (0.8, 0.9, 0.97):
+        for a, b in zip(exact.store.at(limit), found.store.at(limit), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert found.manifest["certificate"]["verdict"] == "proven"
+
+
+@pytest.mark.parametrize("removal", ["published", "greedy", "component"])
+def test_an_index_proposes_and_the_certificate_says_what_it_lost(tmp_path: Path, removal: Removal) -> None:
+    x = make_rows()
+    exact = dedup(x, tmp_path / "exact", removal=removal, eps=0.1)
+    found = dedup(x, tmp_path / "out", mode="index", removal=removal, eps=0.1)
+    assert abs(exact.outcome.kept - found.outcome.kept) < 10
+    assert found.manifest["certificate"]["recall"] > 0.95
+
+
+def test_probes_are_raised_until_a_recall_is_certified(tmp_path: Path) -> None:
+    found = dedup(
+        make_rows(), tmp_path / "out", mode="clustered", eps=0.1, min_recall=0.9, clustering=Clustering(20, 0)
+    )
+    assert found.manifest["certificate"]["verdict"] in ("holds", "proven")
+    again = dedup(
+        make_rows(), tmp_path / "out", mode="clustered", eps=0.05, min_recall=0.9, clustering=Clustering(20, 0)
+    )
+    assert again.store.floor == found.store.floor
+
+
+def test_new_rows_are_appended_exactly_unless_rows_are_ordered_by_cluster(tmp_path: Path) -> None:
+    x = make_rows()
+    dedup(x[:200], tmp_path / "a", mode="clustered", eps=0.1)
+    found = dedup_append(x[200:], tmp_path / "b", tmp_path / "a")
+    exact = dedup(x, tmp_path / "exact", eps=0.1)
+    np.testing.assert_array_equal(found.duplicates.kept[200:], exact.duplicates.kept[200:])
+    assert [batch["mode"] for batch in found.manifest["batches"]] == ["clustered", "exact"]
+    dedup(x[:200], tmp_path / "c", mode="clustered", eps=0.1, priority="hard")
+    with pytest.raises(InputError, match=r"^earlier: its rows are ordered by 'hard'"):
+        dedup_append(x[200:], tmp_path / "d", tmp_path / "c")
+
+
+def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    x = make_rows()
+    with pytest.raises(InputError, match=r"^clustering: goes with clustered mode"):
+        dedup(x, tmp_path / "out", clustering=SMALL)
+    with pytest.raises(InputError, match=r"^min_recall: goes with clustered mode, not with index mode"):
+        dedup(x, tmp_path / "out", mode="index", min_recall=0.9)
+    with pytest.raises(InputError, match=r"^min_recall: goes with clustered mode"):
+        dedup(x, tmp_path / "out", min_recall=0.9)
+    with pytest.raises(InputError, match=r"^max_pairs: greedy removal in clustered mode found more than 3 pairs"):
+        dedup(x, tmp_path / "out", mode="clustered", removal="greedy", max_pairs=3)
+    with pytest.raises(InputError, match=r"^clusters: expected at most one for each of 400 rows, got 50,000"):
+        dedup(x, tmp_path / "semdedup", **dedup_preset("semdedup"))
+    with pytest.raises(InputError, match=r"^preset: the pool has no preset 'semdedupe'"):
+        dedup_preset("semdedupe")
