@@ -46,6 +46,8 @@ _HOME = {
     "open_pool": "pycurate.io.pool",
     "pair_similarity": "pycurate.kernels.rowwise",
     "pairs_above": "pycurate.kernels.fused_similarity",
+    "perceptual_duplicates": "pycurate.ops.dedup.perceptual",
+    "perceptual_hashes": "pycurate.ops.dedup.perceptual",
     "plan": "pycurate.api.plan",
     "recall_certificate": "pycurate.index.certificate",
     "run": "pycurate.api.run",
@@ -90,6 +92,8 @@ __all__ = [
     "open_pool",
     "pair_similarity",
     "pairs_above",
+    "perceptual_duplicates",
+    "perceptual_hashes",
     "plan",
     "recall_certificate",
     "run",
@@ -144,6 +148,7 @@ if TYPE_CHECKING:
         minhash_pairs,
         minhash_signatures,
     )
+    from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
     from pycurate.recipes import Recipe
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -36,6 +36,9 @@ class Block:
     columns: Mapping[str, pa.Array] = field(default_factory=dict)  # by the name that was asked for
     embeddings: Mapping[str, NDArray[Any]] = field(default_factory=dict)  # (rows, d), C order, the dtype on disk
     scores: Mapping[str, ScoreArray] = field(default_factory=dict)  # score columns of earlier steps
+    images: Iterable[bytes | None] | None = (
+        None  # encoded, in order, each read when its turn comes; None: not asked for
+    )
 
 
 @dataclass(frozen=True, slots=True)

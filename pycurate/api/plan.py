@@ -112,7 +112,7 @@ def _read_plan(scanner: Scanner, tasks: Sequence[ScanTask], steps: Sequence[Step
     def stored_bytes(shard: str, needs: Needs) -> int:
         source = scanner.pool.shard(shard)
         stored = source.bytes_to_read(needs.columns, needs.embeddings, uids=needs.uids)
-        return stored + source.image_bytes_to_read(needs.columns)
+        return stored + source.image_bytes_to_read(needs.columns, needs.images)
 
     needs = scanner.read_needs([s.folder for s in scanner.sets])
     total = sum(stored_bytes(shard.name, needs) for shard in scanner.pool.shards)

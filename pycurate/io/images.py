@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,8 @@ COMPUTED_TYPES = {IMAGE_BYTES_COLUMN: pa.int64(), SHA256_COLUMN: pa.string()}
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
 
-_LARGEST_IMAGE_BYTES = 64 << 20
+LARGEST_IMAGE_BYTES = 64 << 20
+"""What is larger is no picture that anybody looks at."""
 _LARGEST_JSON_BYTES = 1 << 20
 _DIGEST_READ_BYTES = 4 << 20
 TARS_SEARCHED = 16
@@ -57,12 +58,30 @@ class ImageFacts:
         return self.values.take(pc.index_in(keys.cast(pa.large_string()), value_set=self.keys))
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedImages:
+    """Images of some rows in order: iterating reads one after the other from the tar, and holds none."""
+
+    store: Store
+    tar: str
+    members: Sequence[TarMember | None]
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        """Encoded bytes; None where there is no image. Of one that is larger than any picture, only the beginning."""
+        with self.store.reader(self.tar) as reader:
+            for member in self.members:
+                if member is None:
+                    yield None
+                else:
+                    yield reader.read(member.offset, min(member.size, LARGEST_IMAGE_BYTES + 1))
+
+
 def image_facts(store: Store, tar: str, column: str) -> ImageFacts:
     """A column of ``COMPUTED_TYPES`` for every image of a tar.
 
     ``image_bytes`` (int64) is read from the headers; ``sha256`` (64 hex digits of the encoded bytes) reads all of it.
     """
-    members = list(_image_members(store, tar).values())
+    members = list(image_members(store, tar).values())
     keys = arrow_texts([member.key for member in members])
     if column == IMAGE_BYTES_COLUMN:
         return ImageFacts(keys, arrow_values(np.array([member.size for member in members], np.int64)))
@@ -81,7 +100,7 @@ def _sha256(reader: RangeReader, member: TarMember) -> str:
 def images_by_key(store: Store, tar: str, keys: Mapping[int, str]) -> dict[int, bytes]:
     """Encoded image bytes by row, given each row's key; none where the tar cannot be read."""
     try:
-        members = _image_members(store, tar, frozenset(keys.values()))
+        members = image_members(store, tar, frozenset(keys.values()))
     except PoolError:
         return {}
     return _read_images(store, tar, {row: members[key] for row, key in keys.items() if key in members})
@@ -116,7 +135,7 @@ def check_tar(store: Store, tar: str, blocks: Iterable[Mapping[str, pa.Array]], 
     """Join a tar with the key and status columns of its parquet. Images without a row are counted if ``whole``."""
     import pyarrow.compute as pc
 
-    in_tar = arrow_texts(list(_image_members(store, tar)))
+    in_tar = arrow_texts(list(image_members(store, tar)))
     matched = np.zeros(len(in_tar), np.bool_)
     missing, first_missing = 0, []
     for columns in blocks:
@@ -136,7 +155,8 @@ def check_tar(store: Store, tar: str, blocks: Iterable[Mapping[str, pa.Array]], 
     )
 
 
-def _image_members(store: Store, tar: str, keys: frozenset[str] | None = None) -> dict[str, TarMember]:
+def image_members(store: Store, tar: str, keys: frozenset[str] | None = None) -> dict[str, TarMember]:
+    """The images of a tar, or those of some keys, by key and in its order; of several with one key the last."""
     return {
         member.key: member
         for member in tar_members(store, tar)
@@ -149,7 +169,7 @@ def _read_images(store: Store, tar: str, members: Mapping[int, TarMember]) -> di
         return {
             row: reader.read(member.offset, member.size)
             for row, member in members.items()
-            if member.size <= _LARGEST_IMAGE_BYTES
+            if member.size <= LARGEST_IMAGE_BYTES
         }
 
 

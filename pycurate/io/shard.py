@@ -18,10 +18,12 @@ from pycurate.io.images import (
     KEY_COLUMN,
     SHA256_COLUMN,
     STATUS_COLUMN,
+    EncodedImages,
     ImageFacts,
     TarCheck,
     check_tar,
     image_facts,
+    image_members,
     images_by_key,
     images_by_uid,
 )
@@ -30,6 +32,7 @@ from pycurate.io.npy import Matrix, MatrixReader, open_matrix
 from pycurate.io.parquet import ParquetMatrix, ParquetTable, matrix_values, read_columns
 from pycurate.io.readahead import read_ahead
 from pycurate.io.store import Store
+from pycurate.io.tar import TarMember
 from pycurate.io.uids import UID_COLUMN, column_uids, path_uids
 from pycurate.types import Block, UidArray
 
@@ -102,6 +105,7 @@ class Shard:
         embeddings: Sequence[str] = (),
         *,
         uids: bool = True,
+        images: bool = False,
         block_rows: int = BLOCK_ROWS,
     ) -> Iterator[Block]:
         """The rows in order, as blocks in which columns, embeddings and uids are aligned.
@@ -116,23 +120,32 @@ class Shard:
             Embedding names; (rows, d) arrays in C order of the dtype on disk, bfloat16 as uint16.
         uids
             Whether ``Block.uids`` is filled.
+        images
+            Whether ``Block.images`` is: the encoded images of the shard's tar by key, in the order of rows, None where
+            a row has none. They are read one by one while the block is looked at, and not held.
         block_rows
             The most rows of a block; fewer where 16 MiB would be passed.
 
         Raises
         ------
         InputError
-            An unknown column or embedding.
+            An unknown column or embedding; images of a shard that has no tar.
         PoolError
             A file that is damaged, cut, or changed since the pool was opened; a malformed uid; names shard and row.
         """
         matrices = {name: self._matrix(name) for name in embeddings}
         stored = self._stored_columns(columns, uids)
+        if images:
+            if self.tar is None:
+                raise InputError(
+                    f"images: shard {self.name} has no tar of images; open the folder that img2dataset wrote"
+                )
+            stored.add(KEY_COLUMN)
         if block_rows < 1:
             raise InputError(f"block_rows: expected at least 1, got {block_rows}")
         block_rows = self._block_rows(stored, matrices, block_rows)
         from_table = sorted(stored | self._parquet_embeddings(embeddings))
-        return read_ahead(self._read(tuple(columns), matrices, from_table, uids, block_rows))
+        return read_ahead(self._read(tuple(columns), matrices, from_table, uids, images, block_rows))
 
     def images(self, rows: Sequence[int]) -> dict[int, bytes]:
         """Encoded bytes of the images of some rows of this shard, where tars hold them; rows without are left out.
@@ -156,9 +169,10 @@ class Shard:
         with self._naming_the_shard():
             return check_tar(self.store, self.tar, (block.columns for block in blocks), whole=not self._is_split)
 
-    def image_bytes_to_read(self, columns: Sequence[str]) -> int:
-        """Bytes of the tar that ``blocks`` reads, and does not hold, to compute these columns; headers are left out."""
-        if self.tar is None or SHA256_COLUMN not in self._computed({self._stored_name(column) for column in columns}):
+    def image_bytes_to_read(self, columns: Sequence[str], images: bool = False) -> int:
+        """Bytes of the tar that ``blocks`` reads, and does not hold, to compute these columns or for its images."""
+        stored = {self._stored_name(column) for column in columns}
+        if self.tar is None or not (images or SHA256_COLUMN in self._computed(stored)):
             return 0
         return self.store.info(self.tar).size
 
@@ -178,6 +192,7 @@ class Shard:
         matrices: Mapping[str, Embedding],
         stored: Sequence[str],
         uids: bool,
+        images: bool,
         block_rows: int,
     ) -> Generator[Block, None, None]:
         with ExitStack() as stack:
@@ -185,6 +200,7 @@ class Shard:
             facts = {}
             if self.tar is not None:
                 facts = {name: image_facts(self.store, self.tar, name) for name in sorted(self._computed(columns))}
+            members = image_members(self.store, self.tar) if images and self.tar is not None else {}
             readers = {
                 name: stack.enter_context(open_matrix(self.store, matrix, self.start))
                 for name, matrix in matrices.items()
@@ -202,6 +218,7 @@ class Shard:
                         name: self._values(matrix, arrays, readers.get(name), start, rows)
                         for name, matrix in matrices.items()
                     },
+                    images=self._images(arrays[KEY_COLUMN], members) if images else None,
                 )
 
     @contextmanager
@@ -250,6 +267,10 @@ class Shard:
                 f"column {stored!r} is {array.type} here and {expected} in the whole pool, and a value does not fit "
                 f"({error}); write the shards with one schema"
             ) from error
+
+    def _images(self, keys: pa.Array, members: Mapping[str, TarMember]) -> EncodedImages:
+        assert self.tar is not None
+        return EncodedImages(self.store, self.tar, [members.get(key) for key in keys.to_pylist()])
 
     def _values(
         self, matrix: Embedding, arrays: Mapping[str, pa.Array], reader: MatrixReader | None, start: int, rows: int

@@ -161,6 +161,7 @@ class Scanner:
             columns=tuple(sorted({name for n in needs for name in n.columns})),
             embeddings=tuple(sorted({name for n in needs for name in n.embeddings})),
             uids=any(n.uids for n in needs),
+            images=any(n.images for n in needs),
         )
 
     def scored_blocks(self, task: ScanTask) -> Generator[ScoredBlock, None, None]:
@@ -169,7 +170,7 @@ class Scanner:
         needs = self.read_needs(task.folders)
         stored = self._stored_scores(task, missing)
         blocks = self.pool.shard(task.shard).blocks(
-            needs.columns, needs.embeddings, uids=needs.uids, block_rows=self.block_rows
+            needs.columns, needs.embeddings, uids=needs.uids, images=needs.images, block_rows=self.block_rows
         )
         for block in blocks:
             if self.stop is not None and self.stop():
@@ -225,7 +226,9 @@ class Scanner:
             )
             for s in missing
         )
-        read = shard.bytes_to_read(needs.columns, needs.embeddings) + shard.image_bytes_to_read(needs.columns)
+        read = shard.bytes_to_read(needs.columns, needs.embeddings) + shard.image_bytes_to_read(
+            needs.columns, needs.images
+        )
         return ScanResult(shard.name, shard.rows, read, written, time.perf_counter() - started)
 
     def _stored_scores(self, task: ScanTask, missing: Sequence[ColumnSet]) -> dict[str, ScoreArray]:

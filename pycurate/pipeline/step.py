@@ -28,12 +28,13 @@ Pairs: TypeAlias = tuple[NDArray[np.uint64], NDArray[np.uint32]]
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a step reads: stored columns and embeddings of the pool, score columns of earlier steps."""
+    """What a step reads: stored columns, embeddings and images of the pool, score columns of earlier steps."""
 
     columns: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     uids: bool = False
+    images: bool = False
 
 
 class FitView(Protocol):

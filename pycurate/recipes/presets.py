@@ -21,6 +21,7 @@ from pycurate.steps import (
     ImageRules,
     Language,
     MinHashDedup,
+    PerceptualDedup,
     RareTokens,
     RecipeStep,
     TextEntity,
@@ -148,6 +149,10 @@ def _minhash_captions() -> Steps:
     return [MinHashDedup(preset="minhash-captions")]
 
 
+def _dedup_phash10() -> Steps:
+    return [PerceptualDedup(radius=10)]
+
+
 def _clip(arch: str, amount: str) -> Preset:
     score = f"clip_{arch}_similarity_score"
     if amount.startswith("0."):
@@ -207,6 +212,11 @@ _PRESETS: Mapping[str, Preset] = {
         "captions of at most 10 images, 3 to 20 words, all of their uni- and bigrams among the pool's 100 million "
         "most frequent. One rule of the paper is not in it: near-duplicates of evaluation images stay.",
         _align,
+    ),
+    "dedup-phash10": Preset(
+        "Of images whose 64-bit DCT hashes are at most 10 bits apart, directly or through others, the row of lowest "
+        "uid. Needs the tars that img2dataset wrote.",
+        _dedup_phash10,
     ),
     "wukong": Preset(
         "Wukong (Gu et al. 2022): shorter side at least 200 pixels, aspect ratio at most 3, captions with a Chinese "

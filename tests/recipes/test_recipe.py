@@ -18,9 +18,11 @@ from pycurate.steps import (
     ExactDedup,
     Filter,
     Frequency,
+    ImageHash,
     ImageRules,
     Language,
     MinHashDedup,
+    PerceptualDedup,
     RareTokens,
     RowScores,
     SemanticDedup,
@@ -54,6 +56,8 @@ steps:
   - decontaminate: {against: [a.pack, b.pack], similarity: {l14_img: 0.9}, ngram: 6}
   - semantic_dedup: {embedding: l14_img, eps: 0.05, removal: greedy, keep: {highest: clip}}
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
+  - image_hash: {hash: dhash, bits: 256, as: looks}
+  - perceptual_dedup: {radius: 8, dihedral: true, removal: greedy, keep: {highest: clip}}
 """
 
 
@@ -82,6 +86,8 @@ def in_python() -> Recipe:
             Decontaminate(against=("a.pack", "b.pack"), similarity={"l14_img": 0.9}, ngram=6),
             SemanticDedup(embedding="l14_img", eps=0.05, removal="greedy", keep={"highest": "clip"}),
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
+            ImageHash(hash="dhash", bits=256, as_="looks"),
+            PerceptualDedup(radius=8, dihedral=True, removal="greedy", keep={"highest": "clip"}),
         ],
     )
 

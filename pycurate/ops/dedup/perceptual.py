@@ -208,18 +208,18 @@ def _in_order(
 ) -> Iterator[list[_Hashed]]:
     """``function`` of each, in lists of a few; decoders let other threads run."""
     waiting = iter(images)
-    batches = iter(lambda: list(islice(waiting, _BATCH)), [])
+    if workers == 1:  # one picture is held at a time
+        while done := [function(encoded) for encoded in islice(waiting, _BATCH)]:
+            yield done
+        return
 
     def of_all(batch: list[bytes | None]) -> list[_Hashed]:
         return [function(encoded) for encoded in batch]
 
-    if workers == 1:
-        yield from map(of_all, batches)
-        return
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         running: deque[Future[list[_Hashed]]] = deque()
         try:
-            for batch in batches:
+            while batch := list(islice(waiting, _BATCH)):
                 running.append(pool.submit(of_all, batch))
                 if len(running) > workers:
                     yield running.popleft().result()
