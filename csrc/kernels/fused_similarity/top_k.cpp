@@ -10,8 +10,10 @@ namespace {
 constexpr float nothing = -std::numeric_limits<float>::infinity();
 // Up to so many, moving the worse ones along is quicker than a heap.
 constexpr std::size_t most_sorted = 512;
-// Pairs that a thread lets wait before it looks through them: 12 MB.
-constexpr std::size_t most_postponed = std::size_t{1} << 20;
+// Pairs that may wait, of all threads together, for each row and each neighbor it asks for: 24 bytes. With
+// fewer, many are looked at before limits are high: of 50,000 rows and 32 neighbors, 230 pairs a row were
+// scored, not 140.
+constexpr std::size_t postponed_pairs = 2;
 
 /// What the rows of one side have found, by position.
 class Lists {
@@ -106,11 +108,13 @@ struct TopK {
     const Operand &a, &b;
     Lists& rows;
     Lists& cols;
+    std::size_t most_postponed;  // of a thread
     float row_limit(std::size_t i) const noexcept { return rows.limit(i); }
     float col_limit(std::size_t j) const noexcept { return cols.limit(j); }
     bool settled(std::size_t, std::size_t) const noexcept { return false; }
     bool nearest_only() const noexcept { return rows.k() == 1; }
     void postpone(Slot& slot, std::size_t i, std::size_t j, float upper) const {
+        if (slot.postponed.empty()) slot.postponed.reserve(most_postponed);
         slot.postponed.push_back({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(j), upper});
         if (slot.postponed.size() < most_postponed) return;
         const auto end = std::remove_if(slot.postponed.begin(), slot.postponed.end(),
@@ -165,7 +169,12 @@ bool write(Lists& lists, const Operand& o, std::size_t k, std::int64_t* rows, fl
 template <bool with_columns>
 bool find(const Operand& a, const Operand* b, Lists& rows, Lists& cols, std::size_t threads, const Poll& poll,
           Work& work) {
-    TopK<with_columns> epilogue{a, b != nullptr ? *b : a, rows, cols};
+    const Operand& other = b != nullptr ? *b : a;
+    const std::size_t asking = a.n + (b != nullptr && with_columns ? b->n : 0);
+    TopK<with_columns> epilogue{
+        a, other, rows, cols,
+        std::clamp<std::size_t>(postponed_pairs * asking * (rows.k() + 1) / thread_count(threads), 1 << 12,
+                                1 << 24)};
     std::vector<std::vector<Postponed>> postponed;
     Join<TopK<with_columns>> join(a, b, epilogue);
     if (!join.run(threads, poll, work, [&](typename TopK<with_columns>::Slot& slot) {

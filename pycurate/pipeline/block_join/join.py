@@ -178,7 +178,7 @@ class SimilarityJoin:
         limit = float32_of("floor", floor)
         with self._folder.question("spanning_forest_above", floor=limit) as folder:
             if folder.answer() is None:
-                grid = self._grid(folder, self._plan(48))
+                grid = self._grid(folder, self._plan(240))  # two sets of levels, edges of every thread
                 rows, cols, similarities = sweep_forest(grid, folder, limit, self._how())
                 place = self._distinct.rows
                 folder.write_answer({"rows": place[rows], "cols": place[cols], "similarities": similarities})
