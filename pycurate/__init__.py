@@ -103,9 +103,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from pycurate.api.clustered import clustered_join
-    from pycurate.api.decontaminate import decontaminate
     from pycurate.api.clustered import clustered_join, indexed_join
+    from pycurate.api.decontaminate import decontaminate
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_append import dedup_append
     from pycurate.api.dedup_curve import dedup_curve
