@@ -10,7 +10,7 @@
 namespace pycurate::hamming {
 namespace {
 
-constexpr unsigned digit_bits = 11;          // 2,048 counters stay in the first-level cache
+constexpr unsigned most_digit_bits = 12;     // 4,096 counters stay in the first-level cache
 constexpr unsigned most_key_bits = 24;       // 64 MB of starts
 constexpr std::size_t chunk_rows = 1 << 20;  // of a sort; a few ms each
 
@@ -69,22 +69,23 @@ std::vector<Band> plan_bands(std::size_t a_rows, std::size_t b_rows, bool self, 
     return best;
 }
 
-bool sort_by_key(std::size_t n, unsigned bits, const std::function<std::uint32_t(std::size_t)>& key,
-                 std::size_t threads, const Stop& stop, Buckets& out) {
+bool sort_by_key(std::size_t n, unsigned bits, const Fill& fill, std::size_t threads, const Stop& stop,
+                 Buckets& out) {
     const std::size_t workers = thread_count(threads);
     const std::size_t chunks =
         std::max<std::size_t>(1, std::max((n + chunk_rows - 1) / chunk_rows, std::min(workers, n >> 14)));
     const auto begin_of = [&](std::size_t chunk) { return n * chunk / chunks; };
     AlignedBuffer<std::uint64_t> items(n), other(n);
-    const auto fill = [&](std::size_t chunk) {
-        for (std::size_t i = begin_of(chunk); i < begin_of(chunk + 1); ++i)
-            items[i] = std::uint64_t{key(i)} << 32 | i;
+    const auto fill_chunk = [&](std::size_t chunk) {
+        fill(begin_of(chunk), begin_of(chunk + 1), items.data());
     };
-    if (!parallel_for(chunks, threads, fill, stop)) return false;
+    if (!parallel_for(chunks, threads, fill_chunk, stop)) return false;
     // Digits of the key from the lowest up, each pass out of place and stable.
     std::vector<std::uint32_t> places;
-    for (unsigned done = 0; done < bits; done += digit_bits) {
-        const unsigned shift = 32 + done, width = std::min(digit_bits, bits - done);
+    const unsigned passes = (bits + most_digit_bits - 1) / most_digit_bits;
+    for (unsigned pass = 0; pass < passes; ++pass) {
+        const unsigned done = bits * pass / passes, shift = 32 + done,
+                       width = bits * (pass + 1) / passes - done;
         const std::size_t bins = std::size_t{1} << width;
         const auto digit = [&](std::uint64_t item) { return item >> shift & (bins - 1); };
         places.assign(chunks * bins, 0);
@@ -117,10 +118,13 @@ bool sort_by_key(std::size_t n, unsigned bits, const std::function<std::uint32_t
 bool order_by_band(Codes codes, std::size_t words, Band band, std::size_t threads, const Stop& stop,
                    BandedRows& out) {
     const std::size_t n = codes.n;
-    const auto key = [&](std::size_t i) {
-        return key_of(band, [&](std::size_t w) { return codes.data[i * words + w]; });
+    const auto fill = [&](std::size_t begin, std::size_t end, std::uint64_t* items) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const std::uint64_t* code = codes.data + i * words;
+            items[i] = std::uint64_t{key_of(band, [&](std::size_t w) { return code[w]; })} << 32 | i;
+        }
     };
-    if (!sort_by_key(n, band.bits, key, threads, stop, out.buckets)) return false;
+    if (!sort_by_key(n, band.bits, fill, threads, stop, out.buckets)) return false;
     out.planes = AlignedBuffer<std::uint64_t>(n * words);
     out.n = n;
     const auto gather = [&](std::size_t chunk) {
@@ -133,18 +137,19 @@ bool order_by_band(Codes codes, std::size_t words, Band band, std::size_t thread
 
 bool find_copies(Codes a, std::size_t words, std::int64_t* copy_of, std::size_t threads, const Poll& poll) {
     // About one row a bucket; equal codes share one.
-    const auto bits = std::min(static_cast<unsigned>(std::bit_width(a.n)), most_key_bits);
-    const auto key = [&](std::size_t i) {
-        std::uint64_t hash = 0;
-        for (std::size_t w = 0; w < words; ++w) {
-            hash = (hash ^ a.data[i * words + w]) * 0x9e37'79b9'7f4a'7c15u;
-            hash ^= hash >> 32;
+    const auto bits = std::clamp(static_cast<unsigned>(std::bit_width(a.n)), 1u, most_key_bits);
+    const auto fill = [&](std::size_t begin, std::size_t end, std::uint64_t* items) {
+        for (std::size_t i = begin; i < end; ++i) {
+            std::uint64_t hash = 0;
+            for (std::size_t w = 0; w < words; ++w) {
+                hash = (hash ^ a.data[i * words + w]) * 0x9e37'79b9'7f4a'7c15u;
+                hash ^= hash >> 32;
+            }
+            items[i] = (hash * 0xc2b2'ae3d'27d4'eb4fu >> (64 - bits)) << 32 | i;
         }
-        return static_cast<std::uint32_t>(hash * 0xc2b2'ae3d'27d4'eb4fu >> (64 - std::max(bits, 1u))) &
-               static_cast<std::uint32_t>((std::uint64_t{1} << bits) - 1);
     };
     Buckets buckets;
-    if (!sort_by_key(a.n, bits, key, threads, [&] { return poll && poll(0.0); }, buckets)) return false;
+    if (!sort_by_key(a.n, bits, fill, threads, [&] { return poll && poll(0.0); }, buckets)) return false;
     std::fill_n(copy_of, a.n, std::int64_t{-1});
     std::vector<std::size_t> firsts;
     for (std::size_t bucket = 0; bucket + 1 < buckets.starts.size(); ++bucket) {

@@ -32,9 +32,13 @@ struct Buckets {
     }
 };
 
-/// keys(row) in [0, 2^bits), rows of equal keys rising. False: stopped.
-bool sort_by_key(std::size_t n, unsigned bits, const std::function<std::uint32_t(std::size_t)>& key,
-                 std::size_t threads, const Stop& stop, Buckets& out);
+/// Writes the keys, in [0, 2^bits), of rows `begin` to `end`, in the high halves of items[row], the rows in
+/// the low.
+using Fill = std::function<void(std::size_t begin, std::size_t end, std::uint64_t* items)>;
+
+/// Rows of equal keys rise. False: stopped.
+bool sort_by_key(std::size_t n, unsigned bits, const Fill& fill, std::size_t threads, const Stop& stop,
+                 Buckets& out);
 
 /// The rows of one side by the keys of one band, with their codes in that order.
 struct BandedRows {
