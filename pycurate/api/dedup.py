@@ -85,8 +85,8 @@ def dedup(
 ) -> DedupResult:
     """Keep one of each group of rows whose embeddings are alike by cosine, as SemDeDup (Abbas et al., 2023) does.
 
-    What was found stays in ``out``: another threshold from the floor on takes seconds and reads no embedding. A killed
-    run goes on where it stopped, and writes the same bytes.
+    What was found stays in ``out``: for another threshold from the floor on, nothing is compared again. A killed run
+    goes on where it stopped, and writes the same bytes.
 
     Parameters
     ----------

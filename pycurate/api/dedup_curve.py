@@ -165,15 +165,16 @@ def _examples(store: DuplicateStore, shown: Sequence[CurvePoint], count: int) ->
         above = reached
         if len(new) > count:
             new = new[np.argpartition(near[new], count)[:count]]
-        new = new[np.lexsort((rows[new], near[new]))]
-        chosen += [(point.threshold, int(rows[i]), int(partners[i]), float(near[i])) for i in new]
+        for i in new[np.lexsort((rows[new], near[new]))].tolist():
+            earlier, later = sorted((int(rows[i]), int(partners[i])), key=lambda row: int(store.rank[row]))
+            chosen.append((point.threshold, later, earlier, float(near[i])))
     wanted = sorted({row for _, row, partner, _ in chosen for row in (row, partner)})
     told = _told_rows(store, wanted)
     return tuple(PairExample(limit, value, told[row], told[partner]) for limit, row, partner, value in chosen)
 
 
 def _joined(store: DuplicateStore) -> tuple[Indices, Indices, Floats]:
-    """Pairs that remove a row or link two, the later row first."""
+    """Pairs that remove a row or link two; memory maps where they may be many."""
     if store.removal == "published" or store.only_threshold is not None:
         partners = store.array("earlier" if store.removal == "published" else "duplicate_of")
         rows = np.flatnonzero(partners >= 0)
@@ -183,8 +184,7 @@ def _joined(store: DuplicateStore) -> tuple[Indices, Indices, Floats]:
     else:
         last = len(store.facts["batches"]) - 1
         a, b, near = (store.array(f"forest{last}_{name}") for name in ("rows", "cols", "similarities"))
-    later = store.rank[a] > store.rank[b]
-    return np.where(later, a, b), np.where(later, b, a), np.asarray(near)
+    return a, b, near
 
 
 def _told_rows(store: DuplicateStore, rows: Sequence[int]) -> dict[int, ExampleRow]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.api.dedup_rows import UID, RowInput, Rows
-from pycurate.api.dedup_run import HELD_ROW_BYTES
+from pycurate.api.dedup_run import HELD_ROW_BYTES, NPROBE
 from pycurate.api.dedup_settings import MAX_PAIRS, Clustering, Mode, Settings
 from pycurate.engine import default_memory_bytes
 from pycurate.engine.memory import BASE_BYTES
@@ -34,7 +34,7 @@ class DedupPlan:
     Attributes
     ----------
     similarities
-        Pairs of rows to compare, and in clustered mode rows with centroids.
+        Pairs of rows to compare, and in clustered and index mode rows with centroids.
     products
         Multiplications of two elements that this would be without any bound; most are never done.
     read_bytes
@@ -133,6 +133,9 @@ memory_bytes, threads
         probes = clusters - 1 if settings.clustering.probes == "exact" else settings.clustering.probes
         similarities = min(similarities, n * clusters + n * n // (2 * clusters) * (1 + 2 * probes))
         read_bytes, disk_bytes = n * row_bytes * (4 + probes), disk_bytes + n * row_bytes
+    elif mode == "index":
+        groups = max(1, math.isqrt(n))
+        similarities = min(similarities, n * (groups + NPROBE * n // groups))
     return DedupPlan(
         n, d, given.element, mode, removal, settings.threshold, settings.default_floor, similarities,
         similarities * d, read_bytes, disk_bytes, cap, block_rows, similarities * seconds_each, sampled,

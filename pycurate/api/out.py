@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pycurate
 from pycurate.errors import WorkspaceError
-from pycurate.io.atomic import write_json_atomic
+from pycurate.io.atomic import TEMPORARY_SUFFIX, write_json_atomic
 from pycurate.io.store import RUN_MARKER
 
 
@@ -14,7 +14,9 @@ def claim_out(out: Path) -> Path:
     """``out`` as a folder this package may write in: new, empty, or marked by an earlier run."""
     marker = out / RUN_MARKER
     try:
-        if out.exists() and not marker.exists() and any(out.iterdir()):
+        # A run killed while it wrote the marker leaves a temporary file and nothing else.
+        others = [path for path in out.iterdir() if not path.name.endswith(TEMPORARY_SUFFIX)] if out.exists() else []
+        if others and not marker.exists():
             raise WorkspaceError(
                 f"out: {out} is not empty and is not from an earlier pycurate run; choose another folder or empty it"
             )

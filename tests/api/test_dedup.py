@@ -145,6 +145,9 @@ def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
         dedup(x, tmp_path / "out", removal="greedy")
     with pytest.raises(WorkspaceError, match=r"holds a search with another rows \(an array of 120 rows"):
         dedup(x[:100], tmp_path / "out")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".pycurate.json.1-2.tmp").touch()  # by a run that was killed as it began
+    dedup(x, tmp_path / "killed")
     (tmp_path / "else").mkdir()
     (tmp_path / "else" / "file").touch()
     with pytest.raises(WorkspaceError, match="is not empty and is not from an earlier pycurate run"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pycurate.errors import InputError
 from pycurate.io.pool import open_pool
 from pycurate.io.subset import Subset
 from pycurate.ops.dedup.removal import Removal
+from pycurate.pipeline.block_join.task_folder import TaskFolder
 from pycurate.reference import removal as reference
 from pycurate.reference.fused_similarity import copy_of as copies_of
 from pycurate.reference.fused_similarity import similarities as similarity_matrix
@@ -136,6 +138,33 @@ def reference_of(x: NDArray[np.float32], rank: NDArray[np.int64], removal: Remov
         both = reference.component(matrix, rank, 0.8, False)
         return np.concatenate([first[0], both[0][60:]]), np.concatenate([first[1], both[1][60:]])
     return reference.published(matrix, rank, 0.8, False)
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_a_stopped_append_goes_on_and_writes_the_same_bytes(
+    tmp_path: Path, removal: Removal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = make_rows()
+    dedup(x[:60], tmp_path / "a", removal=removal, threshold=0.8)
+    dedup_append(x[60:], tmp_path / "whole", tmp_path / "a")
+    finished = TaskFolder.finish
+    for stop_after in range(3):
+        left = stop_after
+
+        def stopping(folder: TaskFolder, *given: Any, **facts: Any) -> None:
+            nonlocal left
+            if not left:
+                raise KeyboardInterrupt
+            left -= 1
+            finished(folder, *given, **facts)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(TaskFolder, "finish", stopping)
+            with contextlib.suppress(KeyboardInterrupt):
+                dedup_append(x[60:], tmp_path / "stopped", tmp_path / "a")
+    dedup_append(x[60:], tmp_path / "stopped", tmp_path / "a")
+    for name in ("subset.npy", "removed.parquet", "groups.parquet", "manifest.json"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
 
 def test_rows_of_another_kind_and_other_thresholds_are_refused(tmp_path: Path) -> None:

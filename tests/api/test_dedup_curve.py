@@ -128,6 +128,7 @@ def test_a_plan_says_what_a_search_takes(pool: Path, tmp_path: Path) -> None:
     assert plan.to_dict()["memory_bytes"] == 1 << 30
     x = np.random.default_rng(0).standard_normal((5000, 8)).astype(np.float16)
     assert plan_dedup(x, mode="clustered").similarities < 5000 * 4999 // 2
+    assert plan_dedup(x, mode="index").similarities < 5000 * 4999 // 2
     assert plan_dedup(x).disk_bytes > x.nbytes
     assert plan_dedup(np.empty((0, 4), np.float32)).similarities == 0
     with pytest.raises(MemoryCapError, match="MiB more"):
