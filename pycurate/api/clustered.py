@@ -34,19 +34,18 @@ def clustered_join(
     dtype: Literal["bfloat16"] | None = None,
     progress: Progress = None,
 ) -> ClusteredJoin:
-    """Open or continue a join of near-duplicates within clusters and across their borders.
+    """Open or continue a join of near-duplicates within clusters and across their borders; see `ClusteredJoin`.
 
-    Asks what `pycurate.similarity_join` asks, of fewer pairs: rows are compared with those of their cluster and, where
-    a near-duplicate may lie across a border, of the clusters beyond. Reads all rows twice: to find those that cannot be
-    judged and those with the same bits, and to write them to the folder by cluster.
+    Asks what `pycurate.similarity_join` asks, of fewer pairs. Reads all rows twice: to find those that cannot be judged
+    and those with the same bits, and to write them to the folder by cluster.
 
     Parameters
     ----------
-    source, out, threads, dtype, progress
-        As in `pycurate.similarity_join`; both may use one folder.
+    source, out, memory_bytes, threads, dtype, progress
+        As in `pycurate.similarity_join`; both may use one folder. The cap changes no answer, so that training on a
+        sample that does not fit is refused.
     clusters
-        Default: half the square root of the number of distinct rows; semdedup's 50,000 is for hundreds of millions. At
-        most the rows trained on.
+        Default: half the square root of the number of distinct rows; semdedup's 50,000 is for hundreds of millions.
     probes
         ``"exact"``: each row visits every cluster that may hold a near-duplicate, and no pair can be missed; at low
         thresholds and in many dimensions that is most clusters, which ``work(threshold)`` tells. A number, at least 0:
@@ -55,35 +54,18 @@ def clustered_join(
     metric
         ``"cosine"``; the bound on borders is one of angles.
     sample
-        Distinct rows to train centroids on. Default: 64 a cluster, at most 262,144 in all but at least 4 a cluster.
-        Held in memory as float32.
-    iterations
-        The most updates of the centroids; see `pycurate.kmeans`.
-    seed
-        Of the sample, of k-means and of certificates.
+        Distinct rows to train centroids on, in memory as float32. Default: 64 a cluster, at most 262,144 in all but at
+        least 4 a cluster.
+    iterations, seed
+        As in `pycurate.kmeans`; the seed is also that of certificates.
     min_recall
         Where ``probes`` is a number, each question first raises it, up to 64, until a certificate shows with 95 %
-        confidence that of the rows with a near-duplicate so many keep one; RecallError where none does. The sample ends
-        at 2e11 similarities.
-    memory_bytes
-        Cap on what the process takes, as in `pycurate.similarity_join`; it changes no answer, so training on a sample
-        that does not fit is refused.
-
-    Returns
-    -------
-    ClusteredJoin
-        With ``most_similar_earlier``, ``components_above``, ``pairs_above``, ``work`` and ``certificate``.
+        confidence that of the rows with a near-duplicate so many keep one; RecallError where none does.
 
     Raises
     ------
-    TypeError, ValueError
-        An array or an option is not as above.
-    MemoryCapError
-        The cap is too small; says how much more is needed.
-    WorkspaceError
-        The folder holds answers about other rows, is in use by another process, or cannot be written.
-    KeyboardInterrupt
-        Ctrl-C, within about a second; finished tasks are kept.
+    TypeError, ValueError, MemoryCapError, WorkspaceError, KeyboardInterrupt
+        As `pycurate.similarity_join`.
 
     References
     ----------

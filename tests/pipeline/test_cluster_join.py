@@ -24,6 +24,7 @@ from pycurate.index.kmeans import kmeans
 from pycurate.index.sampling import sample_rows
 from pycurate.kernels import fused_similarity as in_memory
 from pycurate.kernels.block_similarity import BlockPair
+from pycurate.kernels.spanning_forest import heaviest_forest, spanning_forest_above
 from pycurate.pipeline.block_join.blocks import BlockPlan
 from pycurate.pipeline.cluster_join import ClusteredJoin, batches, centroids, join, segments, visits
 from pycurate.reference.rowwise import narrow
@@ -92,6 +93,7 @@ def assert_equals_brute_force(found: ClusteredJoin, x: Rows, threshold: float, *
     order = np.random.default_rng(1).permutation(len(x))
     assert_same(found.pairs_above(threshold), in_memory.pairs_above(x, threshold, **given))
     assert_same(found.components_above(threshold), in_memory.components_above(x, threshold, **given))
+    assert_same(found.spanning_forest_above(threshold), spanning_forest_above(x, threshold, **given))
     expected = in_memory.most_similar_earlier(x, order, threshold, **given)
     assert_same(found.most_similar_earlier(order, threshold), expected)
 
@@ -224,6 +226,9 @@ def test_limited_probing_finds_the_pairs_that_its_rule_lets_meet(
         np.minimum.at(lowest, pairs.cols, lowest[pairs.rows])
         np.minimum.at(lowest, pairs.rows, lowest[pairs.cols])
     np.testing.assert_array_equal(found.components_above(threshold), lowest)
+    forest = found.spanning_forest_above(threshold)
+    expected = heaviest_forest(len(x), *(np.array(column) for column in (pairs.rows, pairs.cols, pairs.similarities)))
+    np.testing.assert_array_equal([forest.rows, forest.cols], expected[:2])
     work = found.work(threshold)
     assert (work.clusters, work.probes) == (25, probes)
     assert work.visits <= probes * len(x)
@@ -256,6 +261,7 @@ def test_rows_of_one_direction_and_different_lengths(tmp_path: Path) -> None:
 QUESTIONS: dict[str, Callable[[ClusteredJoin], Any]] = {
     "pairs_above": lambda found: found.pairs_above(0.85),
     "components_above": lambda found: found.components_above(0.85),
+    "spanning_forest_above": lambda found: found.spanning_forest_above(0.8),
     "most_similar_earlier": lambda found: found.most_similar_earlier(np.arange(found.n)[::-1], 0.8),
 }
 
@@ -291,7 +297,7 @@ def test_only_what_is_said_to_changes_clusters(tmp_path: Path) -> None:
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[str]:
     asked: list[str] = []
-    for name in ("pairs_above", "forest_above", "max_earlier"):
+    for name in ("pairs_above", "forest_above", "spanning_forest_above", "max_earlier"):
         original = getattr(BlockPair, name)
 
         def noted(self: BlockPair, *given: Any, _name: str = name, _original: Any = original, **named: Any) -> Any:
@@ -355,6 +361,7 @@ import os, signal, sys
 from pycurate.api.clustered import clustered_join
 from pycurate.api.similarity import similarity_join
 from pycurate.kernels.block_similarity import BlockPair
+from pycurate.kernels.spanning_forest import heaviest_forest, spanning_forest_above
 from pycurate.pipeline.cluster_join import batches, segments
 batches._TASK_ROWS = 60
 segments.MOST_SEGMENT_BYTES = 2000

@@ -11,9 +11,10 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pycurate.kernels.block_similarity import SAMPLE_ROWS, BlockPair, LeftBlock
 from pycurate.kernels.distinct import Indices
@@ -30,12 +31,29 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClusterRows:
-    """The rows that meet in a cluster, as rising positions and as places among the distinct rows."""
+    """The rows that meet in a cluster, as positions and as places among the distinct rows.
+
+    Places rise among the members and among the visitors, wherever segments were cut. Positions rise with them among the
+    members; those of visitors, who come from different clusters, do not.
+    """
 
     positions: Indices
     places: Indices
     visitors: Indices
     visitor_places: Indices
+
+
+class _Unordered(Blocks):
+    """Rows that do not rise in the source."""
+
+    def read(self, block: int) -> NDArray[Any]:
+        positions = self.rows[self.span(block)]
+        rows = np.empty((len(positions), self.source.d), self.source.shards[0].dtype)
+        order = np.argsort(positions)
+        for begin in range(0, len(order), self.source.piece_rows):
+            part = order[begin : begin + self.source.piece_rows]
+            rows[part] = self.source.take(positions[part])
+        return rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,13 +153,15 @@ class Batches:
     def rows_of(self, cluster: int) -> ClusterRows:
         """Who meets in a cluster."""
         members, visitors = self.segments.members(cluster), self.visits.visitors(cluster)
-        return ClusterRows(members, self.segments.place_of(members), visitors, self.segments.place_of(visitors))
+        places = self.segments.place_of(visitors)
+        order = np.argsort(places)
+        return ClusterRows(members, self.segments.place_of(members), visitors[order], places[order])
 
     def _meetings(self, rows: ClusterRows, threads: int, progress: Progress) -> Iterator[Meeting]:
         """All pairs of a cluster's members, and of members and visitors, each once."""
         source = self.segments.source
         members = Blocks(source, rows.positions, self.block_rows)
-        visitors = Blocks(source, rows.visitors, self.block_rows)
+        visitors = _Unordered(source, rows.visitors, self.block_rows)
         compared = len(rows.positions) + len(rows.visitors)
         total, before = max(1, len(rows.positions) * compared), 0
         sample = Blocks(source, np.sort(np.concatenate([rows.positions, rows.visitors])), 1).sample(SAMPLE_ROWS)

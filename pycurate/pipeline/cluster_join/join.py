@@ -19,6 +19,7 @@ from pycurate.kernels.arrays import float32_of, ranks_of
 from pycurate.kernels.block_similarity import lowest_of_component
 from pycurate.kernels.distinct import Floats, Indices, expand_earlier, first_and_later, linked_copies
 from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
+from pycurate.kernels.spanning_forest import SpanningForest
 from pycurate.pipeline.block_join.blocks import BlockPlan, plan_blocks
 from pycurate.pipeline.block_join.join_folder import JoinFolder, answer_of
 from pycurate.pipeline.block_join.source import RowSource
@@ -26,7 +27,13 @@ from pycurate.pipeline.block_join.sweep import How, Progress, part_of, rising
 from pycurate.pipeline.block_join.task_folder import TaskFolder
 from pycurate.pipeline.cluster_join.batches import Batches
 from pycurate.pipeline.cluster_join.centroids import Borders, ClusterRule
-from pycurate.pipeline.cluster_join.questions import merge_pairs, sweep_components, sweep_earlier, sweep_pairs
+from pycurate.pipeline.cluster_join.questions import (
+    merge_pairs,
+    sweep_components,
+    sweep_earlier,
+    sweep_forest,
+    sweep_pairs,
+)
 from pycurate.pipeline.cluster_join.segments import Segments, open_segments
 from pycurate.pipeline.cluster_join.visits import ProbesNeeded, Visits, open_visits
 from pycurate.pipeline.duplicate_sample import DEFAULT_TARGET, MOST_SIMILARITIES, DuplicateSample, share_of
@@ -156,6 +163,28 @@ class ClusteredJoin:
                     cols = np.concatenate([cols, copies])
                 folder.write_answer({"components": lowest_of_component(self.n, rows, cols)})
             return answer_of(folder)["components"]
+
+    def spanning_forest_above(self, floor: float) -> SpanningForest:
+        """The components of every threshold from a floor upwards by compared pairs, as `SimilarityJoin`'s.
+
+        Of equally similar pairs that close a circle another may be left out than there.
+
+        Raises
+        ------
+        ValueError
+            ``floor`` is NaN.
+        RecallError
+            ``min_recall`` is not reached, or cannot be shown to be.
+        """
+        limit = float32_of("floor", floor)
+        with self._question("spanning_forest_above", limit) as (folder, probes):
+            if folder.answer() is None:
+                batches = self._batches(folder, limit, probes, self._plan(240))
+                place = self._distinct.rows
+                rows, cols, similarities = sweep_forest(batches, folder, len(place), limit, self._told(_VISITED, 1))
+                folder.write_answer({"rows": place[rows], "cols": place[cols], "similarities": similarities})
+            found = answer_of(folder)
+        return SpanningForest(found["rows"], found["cols"], found["similarities"], self.copy_of, self.unjudged)
 
     def pairs_above(self, threshold: float, *, max_pairs: int | None = None) -> Pairs:
         """The pairs of distinct rows at or above a threshold that were compared, as `SimilarityJoin`'s.

@@ -20,6 +20,8 @@ from pycurate.errors import InputError
 from pycurate.io.atomic import atomic_write
 from pycurate.kernels.block_similarity import lowest_of_component
 from pycurate.kernels.distinct import Floats, Indices
+from pycurate.kernels.spanning_forest import heaviest_forest
+from pycurate.pipeline.block_join.forest import FOREST_DTYPE
 from pycurate.pipeline.block_join.pair_runs import COLUMNS, PAIR_DTYPE, runs_of
 from pycurate.pipeline.block_join.source import open_array
 from pycurate.pipeline.block_join.sweep import Progress
@@ -123,6 +125,57 @@ def _spanning(edges: list[NDArray[np.int64]], rows: int) -> NDArray[np.int64]:
     lowest = lowest_of_component(rows, np.ascontiguousarray(ends[0]), np.ascontiguousarray(ends[1]))
     joined = np.flatnonzero(lowest != np.arange(rows))
     return np.stack([lowest[joined], joined])
+
+
+# -- the heaviest spanning forest ------------------------------------------------------------------------------------
+
+
+def sweep_forest(
+    batches: Batches, folder: TaskFolder, rows: int, floor: float, progress: Progress
+) -> tuple[Indices, Indices, Floats]:
+    """Edges (place, place) of the forest of all pairs that met at or above ``floor``, heaviest first.
+
+    Within a cluster, of equally similar pairs that of the lower (member, other) is the heavier, members before
+    visitors; among clusters that of lower (row, col). Either order is complete, so that no block changes the forest.
+    """
+
+    def ask(of_cluster: ClusterRows, meetings: Iterator[Meeting]) -> NDArray[Any]:
+        places = np.concatenate([of_cluster.places, of_cluster.visitor_places])
+        edges = [np.empty(0, FOREST_DTYPE)]
+        for meeting in meetings:
+            rows, cols, similarities = meeting.pair.spanning_forest_above(floor, meeting.progress)
+            right = _among_both(meeting, len(of_cluster.places))
+            edges.append(_edges(rows + meeting.left.start, cols + right.start, similarities))
+            if sum(map(len, edges)) > 2 * len(places):
+                edges = [_heaviest(edges, len(places))]
+        found = _heaviest(edges, len(places))
+        ends = places[found["row"]], places[found["col"]]
+        found["row"], found["col"] = np.minimum(*ends), np.maximum(*ends)
+        return found
+
+    def work(number: int, clusters: range, tell: Progress) -> None:
+        edges = [np.empty(0, FOREST_DTYPE), *batches.each(clusters, ask, tell)]
+        _finish(folder, number, np.concatenate(edges))
+
+    batches.run(lambda number: folder.facts(number, 0) is not None, work, progress)
+    forest = np.empty(0, FOREST_DTYPE)
+    for number in range(len(batches.tasks())):
+        forest = _heaviest([forest, open_array(folder.task_path(number, 0, "npy"))], rows)
+    return forest["row"].copy(), forest["col"].copy(), forest["similarity"].copy()
+
+
+def _heaviest(edges: list[NDArray[Any]], rows: int) -> NDArray[Any]:
+    joined = np.concatenate(edges)
+    found = heaviest_forest(
+        rows, joined["row"].copy(), joined["col"].copy(), np.ascontiguousarray(joined["similarity"])
+    )
+    return _edges(*found)
+
+
+def _edges(rows: Indices, cols: Indices, similarities: Floats) -> NDArray[Any]:
+    edges = np.empty(len(rows), FOREST_DTYPE)
+    edges["row"], edges["col"], edges["similarity"] = rows, cols, similarities
+    return edges
 
 
 # -- pairs -----------------------------------------------------------------------------------------------------------
