@@ -115,11 +115,12 @@ class ContaminationReport:
 
     def render(self) -> str:
         """For people."""
-        lines = [f"{'pack':<24} {'items':>9}  {'rule':<16} {'threshold':>9} {'rows near':>10} {'items hit':>10}"]
+        wide = max(len(name) for name in ["pack", *self.pack_items])
+        lines = [f"{'pack':<{wide}} {'items':>8}  {'rule':<12} {'threshold':>9} {'rows near':>10} {'items hit':>9}"]
         for count in self.counts:
             lines.append(
-                f"{count.pack:<24} {self.pack_items[count.pack]:>9,}  {count.rule:<16} {count.threshold:>9g} "
-                f"{count.rows:>10,} {count.items:>10,}"
+                f"{count.pack:<{wide}} {self.pack_items[count.pack]:>8,}  {count.rule:<12} {count.threshold:>9g} "
+                f"{count.rows:>10,} {count.items:>9,}"
             )
         if self.examples:
             lines += ["", "items that most rows are near"]

@@ -84,10 +84,10 @@ def key_ranges(view: FitView) -> Iterator[KeyRange]:
         yield KeyRange(keys, counts, low, high, view)
 
 
-def linked_rows(
+def shared_keys(
     view: FitView, starts: Mapping[str, int], competing: Callable[[str], NDArray[np.bool_]]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Which rows of the pool share a key, range by range of key space, within ``view.memory_bytes``.
+    """The rows of each key that more than one row has, range by range of key space, within ``view.memory_bytes``.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def linked_rows(
 
     Yields
     ------
-    first, other
-        (e,) each, rows of the pool: the lowest that has a key, and each other one that has it.
+    rows, begins
+        (e,) rows of the pool, key after key, those of a key rising; (k + 1,) where the rows of each key begin.
     """
     total = sum(view.map(lambda shard: sum(len(keys) for keys, _ in view.exchanged(shard))))
     number = max(1, -(-total * _ENTRY_BYTES // view.memory_bytes))
@@ -120,9 +120,9 @@ def linked_rows(
         keys, rows = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
         order = np.lexsort((rows, keys))
         keys, rows = keys[order], rows[order]
-        is_first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
-        first = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
-        yield rows[first[~is_first]], rows[~is_first]
+        begins = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+        sizes = np.diff(begins, append=len(keys))
+        yield rows[np.repeat(sizes > 1, sizes)], np.append(0, np.cumsum(sizes[sizes > 1]))
 
 
 def _shard_keys(view: FitView, low: int, high: int, shard: str) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

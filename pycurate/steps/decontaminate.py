@@ -82,6 +82,11 @@ class Decontaminate(DecidingStep):
         least = self.similarity
         if not isinstance(least, dict):
             least = dict.fromkeys((name for pack in self.packs for name in pack.embeddings), least)
+        for name, cosine in least.items():
+            if not any(name in pack.embeddings for pack in self.packs):
+                raise RecipeError(f"{self.kind}: similarity: no pack has an embedding {name!r}")
+            if not -1 <= cosine <= 1:
+                raise RecipeError(f"{self.kind}: similarity: expected a cosine in [-1, 1] for {name!r}, got {cosine}")
         found = [Measure(n, "sha256", "sha256", 1.0) for n, pack in packs if self.images and pack.has_sha256]
         for name, cosine in least.items():
             found += [Measure(n, "embedding", name, cosine) for n, pack in packs if name in pack.embeddings]
@@ -144,12 +149,18 @@ class Decontaminate(DecidingStep):
         return Needs(scores=self.columns)
 
     def rules(self, artefact: Artefact) -> list[Rule]:
-        said = {"embedding": "cosine >= {0:.9g}", "gram": "words in common", "caption": "equal", "sha256": "equal"}
+        said = {
+            "embedding": "cosine of {rule} >= {threshold:.9g}",
+            "gram": "{size} words in a row in common",
+            "caption": "the same caption",
+            "sha256": "the same image bytes",
+        }
         names = [pack.name for pack in self.packs]
         rules = [
             Rule(
                 f"{self.title}.{names[m.pack]}.{m.rule}",
-                f"{m.rule} of an item of {names[m.pack]}: {said[m.kind].format(m.threshold)}",
+                f"no item of {names[m.pack]} with "
+                + said[m.kind].format(rule=m.rule, threshold=m.threshold, size=m.size),
                 threshold=m.threshold,
                 drops="above",
             )

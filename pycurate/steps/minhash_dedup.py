@@ -17,13 +17,14 @@ from pycurate.kernels.block_similarity import lowest_of_component
 from pycurate.kernels.ngram import band_keys
 from pycurate.ops.dedup.minhash import (
     MinHashPreset,
+    caption_shingles,
     minhash_duplicates,
     minhash_rule,
     minhash_signatures,
     missed_fraction,
 )
-from pycurate.pipeline.exchange import linked_rows
-from pycurate.pipeline.pool_rows import pool_uids, shard_starts
+from pycurate.pipeline.exchange import shared_keys
+from pycurate.pipeline.pool_rows import pool_uids
 from pycurate.pipeline.step import Artefact, FitView, Needs, Pairs
 from pycurate.steps.dedup_base import DedupStep
 from pycurate.types import Block, ScoreArray
@@ -36,9 +37,9 @@ class MinHashDedup(DedupStep):
     """Of captions whose sets of n-grams have a Jaccard similarity at or above a threshold, keep one.
 
     Makes the score column ``<name>.shingles`` and keeps 12 bytes for every band of every caption in the workspace.
-    Captions that share a band are brought together by key, linked into groups in memory for 32 bytes a row of the pool,
-    and read again, as many groups at a time as the memory cap allows; within a group every comparison is verified. The
-    result is that of `pycurate.minhash_duplicates` on the captions of the whole pool. A caption without words is
+    Captions that share a band are brought together by key and read again, as many at a time as the memory cap allows;
+    those that are similar are linked, in memory for 40 bytes a row of the pool, and whole groups are decided at once.
+    The result is that of `pycurate.minhash_duplicates` on the captions of the whole pool. A caption without words is
     unjudged. A pair of similarity s is missed with probability (1 - s**rows)**bands.
 
     Attributes
@@ -154,16 +155,20 @@ class MinHashDedup(DedupStep):
         return super().fit_parameters() | {"threshold": self.rule.threshold, "removal": self.removal}
 
     def fit(self, view: FitView) -> Artefact:
-        """Linked captions are compared group by group; ``compared`` is how many captions share a band with another."""
+        """Captions that share a band are compared, those linked by similarity decided together: ``linked`` of them."""
         partners, ranks = self.new_partners(view), self.ranks(view)
-        compared = 0
-        for rows in self._batches(view, _linked(view, self)):
-            compared += len(rows)
-            captions = _captions_at(view, self.column, rows, partners.starts)
-            local = np.empty(len(rows), np.int64)
-            local[np.argsort(ranks[rows])] = np.arange(len(rows))
+        cost = self._cost(view)
+        labels = self._labels(view, partners.starts, cost)
+        sizes = np.bincount(labels, minlength=len(labels))
+        rows = np.flatnonzero(sizes[labels] > 1)
+        rows = rows[np.argsort(labels[rows], kind="stable")]
+        ends = np.flatnonzero(np.append(labels[rows][1:] != labels[rows][:-1], True)[: len(rows)]) + 1
+        for first, last in self._batches(view, cost[rows], np.append(0, ends)):
+            group = np.sort(rows[first:last])
+            local = np.empty(len(group), np.int64)
+            local[np.argsort(ranks[group])] = np.arange(len(group))
             found = minhash_duplicates(
-                captions,
+                _captions_at(view, self.column, group, partners.starts),
                 local,
                 self.threshold,
                 self.preset,
@@ -176,49 +181,59 @@ class MinHashDedup(DedupStep):
                 normalise=self.normalise,
             )
             removed = np.flatnonzero(~found.kept)
-            uids = pool_uids(view, rows[found.duplicate_of[removed]], partners.starts)
-            partners.set(rows[removed], uids, found.similarity[removed])
-        return self.artefact(view, partners, compared=compared)
+            uids = pool_uids(view, group[found.duplicate_of[removed]], partners.starts)
+            partners.set(group[removed], uids, found.similarity[removed])
+        return self.artefact(view, partners, linked=len(rows))
 
-    def _batches(self, view: FitView, labels: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Rising rows of the pool: whole groups of two and more, as many at a time as the memory cap bears."""
-        sizes = np.bincount(labels, minlength=len(labels))
-        rows = np.flatnonzero(sizes[labels] > 1)
-        rows = rows[np.argsort(labels[rows], kind="stable")]
-        groups = labels[rows]
+    def _cost(self, view: FitView) -> NDArray[np.int64]:
+        """(rows of the pool,) bytes that comparing each caption takes."""
         rule = self.rule
-        columns = [view.column(shard, self.shingles_column) for shard in view.shards]
-        shingles = np.concatenate([np.empty(0, np.int64), *columns])[rows]
         fixed = _ROW_BYTES + _VALUE_BYTES * rule.bands * rule.rows + _BAND_BYTES * rule.bands
-        ends = np.flatnonzero(np.append(groups[1:] != groups[:-1], True)[: len(groups)]) + 1
-        cost = np.cumsum(fixed + _SHINGLE_BYTES * shingles.astype(np.int64))[ends - 1]
-        begin, spent = 0, 0
-        while begin < len(ends):
-            stop = int(np.searchsorted(cost, spent + view.memory_bytes, side="right"))
-            if stop == begin:
+        columns = [view.column(shard, self.shingles_column) for shard in view.shards]
+        cost: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *columns]) * _SHINGLE_BYTES + fixed
+        return cost
+
+    def _labels(self, view: FitView, starts: Mapping[str, int], cost: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(rows of the pool,) the lowest row that each is linked to by similar captions that share a band."""
+        rule, total = self.rule, len(cost)
+        labels = np.arange(total)
+        masks = {shard: self.competing(view, shard) for shard in view.shards}
+        for rows, begins in shared_keys(view, starts, masks.__getitem__):
+            if len(begins) == 1:
+                continue
+            known = labels[rows]
+            # Of a band whose captions are known to be linked nothing new can come.
+            is_new = np.maximum.reduceat(known, begins[:-1]) != np.minimum.reduceat(known, begins[:-1])
+            sizes = np.diff(begins)
+            rows, begins = rows[np.repeat(is_new, sizes)], np.append(0, np.cumsum(sizes[is_new]))
+            for first, last in self._batches(view, cost[rows], begins):
+                asked = np.unique(rows[first:last])
+                captions = _captions_at(view, self.column, asked, starts)
+                sets = caption_shingles(captions, rule.n, rule.of, normalise=self.normalise)
+                linked = sets.components_above(rule.threshold, rule.bands, rule.rows, self.seed)
+                labels = lowest_of_component(total, labels[asked[linked]], labels[asked])[labels]
+        return labels
+
+    def _batches(self, view: FitView, cost: NDArray[np.int64], begins: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+        """Where runs of groups begin and end, as many as the memory cap bears; ``begins`` is where each group does."""
+        spent = np.append(0, np.cumsum(cost))[begins]
+        group = 0
+        while group < len(begins) - 1:
+            stop = int(np.searchsorted(spent, spent[group] + view.memory_bytes, side="right")) - 1
+            if stop == group:
                 raise MemoryCapError(
-                    f"memory: {self.title} found a group of {int(ends[begin] - (ends[begin - 1] if begin else 0)):,} "
-                    f"captions that share bands of their signatures, and comparing them needs "
-                    f"{int(cost[begin] - spent) >> 20:,} MiB, the cap leaves {view.memory_bytes >> 20:,}; allow more "
-                    "memory, or put exact_dedup on captions before it, or more rows in a band"
+                    f"memory: {self.title} found {int(begins[group + 1] - begins[group]):,} captions that share a band "
+                    f"of their signatures or are linked, and comparing them needs "
+                    f"{int(spent[group + 1] - spent[group]) >> 20:,} MiB, the cap leaves {view.memory_bytes >> 20:,}; "
+                    "allow more memory, put exact_dedup on captions before it, or more rows in a band"
                 )
-            yield np.sort(rows[ends[begin - 1] if begin else 0 : ends[stop - 1]])
-            spent, begin = int(cost[stop - 1]), stop
+            yield int(begins[group]), int(begins[stop])
+            group = stop
 
     def unjudged_rows(
         self, shard: str, columns: Mapping[str, ScoreArray], artefact: Artefact, rows: slice
     ) -> NDArray[np.bool_]:
         return np.asarray(columns[self.shingles_column] == 0)
-
-
-def _linked(view: FitView, step: MinHashDedup) -> NDArray[np.int64]:
-    """(rows of the pool,) the lowest row that each is linked to by shared bands."""
-    starts, total = shard_starts(view)
-    labels = np.arange(total)
-    masks = {shard: step.competing(view, shard) for shard in view.shards}
-    for first, other in linked_rows(view, starts, masks.__getitem__):
-        labels = lowest_of_component(total, labels[first], labels[other])[labels]
-    return labels
 
 
 def _captions_at(view: FitView, column: str, rows: NDArray[np.int64], starts: Mapping[str, int]) -> pa.Array:

@@ -64,6 +64,10 @@ def test_what_does_not_fit_is_said(pool_factory: Any, tmp_path: Path, pack: Path
         Decontaminate(against="nowhere").check_files()
     with pytest.raises(RecipeError, match=r"pack 'eval' holds nothing that the step compares"):
         Decontaminate(against=str(pack), similarity={}, captions=False).score_parameters()
+    with pytest.raises(RecipeError, match="similarity: no pack has an embedding 'clip'"):
+        Decontaminate(against=str(pack), similarity={"clip": 0.9}).score_parameters()
+    with pytest.raises(RecipeError, match=r"similarity: expected a cosine in \[-1, 1\] for 'img', got 2"):
+        Decontaminate(against=str(pack), similarity=2).score_parameters()
     with pytest.raises(RecipeError, match="are both called 'eval'"):
         Decontaminate(against=[str(pack), str(pack)]).score_needs()
     pool = open_pool(pool_factory.datacomp(tmp_path / "wide", 1, 3, embeddings={"img": np.ones((3, 9), np.float16)}))

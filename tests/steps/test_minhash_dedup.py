@@ -38,9 +38,7 @@ def test_the_step_is_the_function_over_the_pool(curate: Any, block: Any, removal
         for shard, part in (("a", slice(0, 120)), ("b", slice(120, 121)), ("c", slice(121, rows)))
     ]
     if memory_bytes < 1 << 20 and removal == "greedy":
-        with pytest.raises(
-            MemoryCapError, match=r"memory: minhash_dedup found a group of \d+ captions that share bands"
-        ):
+        with pytest.raises(MemoryCapError, match=r"memory: minhash_dedup found \d+ captions that share a band"):
             curate([step], *shards, memory_bytes=20_000)
     made = curate([step], *shards, block_rows=50, memory_bytes=memory_bytes)
     rank = np.empty(rows, np.int64)
@@ -59,7 +57,7 @@ def test_groups_that_fit_are_compared_one_batch_at_a_time(curate: Any, block: An
     captions = [f"{word} one two three four" for word in "abcdefgh" for _ in range(2)]
     made = curate([MinHashDedup(n=5)], block(caption=captions), memory_bytes=10_000)
     assert made.partner["a"].tolist() == [None if row % 2 == 0 else row - 1 for row in range(16)]
-    assert made.artefacts[0]["compared"] == 16
+    assert made.artefacts[0]["linked"] == 16
 
 
 def test_rows_dropped_before_are_no_partners(curate: Any, block: Any) -> None:
