@@ -85,9 +85,12 @@ def key_ranges(view: FitView) -> Iterator[KeyRange]:
 
 
 def shared_keys(
-    view: FitView, starts: Mapping[str, int], competing: Callable[[str], NDArray[np.bool_]]
+    view: FitView,
+    starts: Mapping[str, int],
+    competing: Callable[[str], NDArray[np.bool_]],
+    memory_bytes: int,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The rows of each key that more than one row has, range by range of key space, within ``view.memory_bytes``.
+    """The rows of each key that more than one row has, range by range of key space.
 
     Parameters
     ----------
@@ -95,6 +98,8 @@ def shared_keys(
         The row of the pool at which each shard begins.
     competing
         Of a shard, (n,) the rows that are looked at.
+    memory_bytes
+        What finding them may allocate.
 
     Yields
     ------
@@ -102,7 +107,7 @@ def shared_keys(
         (e,) rows of the pool, key after key, those of a key rising; (k + 1,) where the rows of each key begin.
     """
     total = sum(view.map(lambda shard: sum(len(keys) for keys, _ in view.exchanged(shard))))
-    number = max(1, -(-total * _ENTRY_BYTES // view.memory_bytes))
+    number = max(1, -(-total * _ENTRY_BYTES // memory_bytes))
     for low, high in pairwise([(i << _KEY_BITS) // number for i in range(number + 1)]):
 
         def entries(shard: str, low: int = low, high: int = high) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

@@ -29,7 +29,7 @@ from pycurate.pipeline.step import Artefact, FitView, Needs, Pairs
 from pycurate.steps.dedup_base import DedupStep
 from pycurate.types import Block, ScoreArray
 
-_ROW_BYTES = 512  # of a caption that is compared: its text, its rank, entries of the buckets' sorts
+_ROW_BYTES = 768  # of a caption that is compared: its text, its rank, entries of the buckets' sorts
 _SHINGLE_BYTES, _VALUE_BYTES, _BAND_BYTES = 24, 4, 8
 
 
@@ -198,7 +198,7 @@ class MinHashDedup(DedupStep):
         rule, total = self.rule, len(cost)
         labels = np.arange(total)
         masks = {shard: self.competing(view, shard) for shard in view.shards}
-        for rows, begins in shared_keys(view, starts, masks.__getitem__):
+        for rows, begins in shared_keys(view, starts, masks.__getitem__, max(1, view.memory_bytes // 4)):
             if len(begins) == 1:
                 continue
             known = labels[rows]
@@ -217,14 +217,15 @@ class MinHashDedup(DedupStep):
     def _batches(self, view: FitView, cost: NDArray[np.int64], begins: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """Where runs of groups begin and end, as many as the memory cap bears; ``begins`` is where each group does."""
         spent = np.append(0, np.cumsum(cost))[begins]
+        limit = view.memory_bytes // 2  # the rest is for what the rows were found by
         group = 0
         while group < len(begins) - 1:
-            stop = int(np.searchsorted(spent, spent[group] + view.memory_bytes, side="right")) - 1
+            stop = int(np.searchsorted(spent, spent[group] + limit, side="right")) - 1
             if stop == group:
                 raise MemoryCapError(
                     f"memory: {self.title} found {int(begins[group + 1] - begins[group]):,} captions that share a band "
                     f"of their signatures or are linked, and comparing them needs "
-                    f"{int(spent[group + 1] - spent[group]) >> 20:,} MiB, the cap leaves {view.memory_bytes >> 20:,}; "
+                    f"{int(spent[group + 1] - spent[group]) >> 20:,} MiB, the cap leaves {limit >> 20:,}; "
                     "allow more memory, put exact_dedup on captions before it, or more rows in a band"
                 )
             yield int(begins[group]), int(begins[stop])

@@ -25,7 +25,7 @@ def random_captions(rows: int, seed: int = 4) -> list[str | None]:
     return captions
 
 
-@pytest.mark.parametrize("memory_bytes", [64 << 20, 400_000])
+@pytest.mark.parametrize("memory_bytes", [64 << 20, 800_000])
 @pytest.mark.parametrize("removal", ["greedy", "component"])
 def test_the_step_is_the_function_over_the_pool(curate: Any, block: Any, removal: str, memory_bytes: int) -> None:
     rows = 300
