@@ -49,6 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Curate image-text pools: score, filter, explain, export.",
     epilog="Exit codes: 0 done, 1 findings or failure, 2 wrong usage or recipe, 3 bad pool, 4 disk, lock or memory, "
+    "5 recall not reached, "
     "130 interrupted.",
 )
 app.add_typer(subset_app, name="subset")

@@ -178,6 +178,7 @@ def test_every_error_has_an_exit_code_of_its_own_kind() -> None:
         "WorkspaceError": 4,
         "MemoryCapError": 4,
         "MissingDependencyError": 2,
+        "RecallError": 5,
     }
 
 
