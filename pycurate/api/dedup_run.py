@@ -150,7 +150,7 @@ class Run:
         if chosen.clusters is not None and chosen.clusters > len(source):
             raise InputError(
                 f"clusters: expected at most one for each of {len(source):,} rows, got {chosen.clusters:,}; give "
-                "fewer, or none for the square root of the rows"
+                "fewer, or none for half of the square root of the rows"
             )
         return ClusteredJoin(
             source,
