@@ -18,7 +18,6 @@ namespace {
 using namespace fused_similarity;
 using Floats = py::array_t<float>;
 using Integers = py::array_t<std::int64_t>;
-using Progress = std::optional<py::function>;
 
 // What the last join did, for benchmarks; guarded since calls may come from several threads.
 std::mutex last_mutex;
@@ -48,32 +47,6 @@ std::map<std::string, double> last_work() {
     for (std::size_t s = 0; s < last.screened.size(); ++s)
         result["screened_" + std::to_string(s)] = static_cast<double>(last.screened[s]);
     return result;
-}
-
-/// Ctrl-C ends the call; so does an error in `progress`, which stays set.
-Poll poll_of(const Progress& progress) {
-    return [&progress](double done) {
-        const py::gil_scoped_acquire gil;
-        if (PyErr_CheckSignals() != 0) return true;
-        if (!progress) return false;
-        try {
-            (*progress)(done);
-        } catch (py::error_already_set& error) {
-            error.restore();
-            return true;
-        }
-        return false;
-    };
-}
-
-template <class Call>
-void run(const Call& call) {
-    bool finished;
-    {
-        const py::gil_scoped_release no_gil;
-        finished = call();
-    }
-    if (!finished) throw py::error_already_set();
 }
 
 std::int64_t* numbers(Integers& array) { return array.mutable_data(); }

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "bindings/array_checks.h"
+#include "bindings/interrupt.h"
 
 namespace pycurate::bindings {
 namespace {
@@ -14,33 +15,6 @@ namespace {
 using namespace hamming;
 using Integers = py::array_t<std::int64_t>;
 using Distances = py::array_t<std::int32_t>;
-using Progress = std::optional<py::function>;
-
-/// Ctrl-C ends the call; so does an error in `progress`, which stays set.
-Poll poll_of(const Progress& progress) {
-    return [&progress](double done) {
-        const py::gil_scoped_acquire gil;
-        if (PyErr_CheckSignals() != 0) return true;
-        if (!progress) return false;
-        try {
-            (*progress)(done);
-        } catch (py::error_already_set& error) {
-            error.restore();
-            return true;
-        }
-        return false;
-    };
-}
-
-template <class Call>
-void run(const Call& call) {
-    bool finished;
-    {
-        const py::gil_scoped_release no_gil;
-        finished = call();
-    }
-    if (!finished) throw py::error_already_set();
-}
 
 struct Checked {
     Codes codes;

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from pycurate.report.formats import format_share, format_value
 from pycurate.report.manifest import ExampleRow
+from pycurate.report.markup import page
 
 WIDTH, HEIGHT = 760.0, 288.0
 LEFT, RIGHT, TOP, BASE = 52.0, 744.0, 26.0, 236.0
@@ -60,21 +60,7 @@ def render_curve(
     pairs
         Examples, by threshold.
     """
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<p class="brand">pycurate <span class="quiet">duplicates</span></p>
+    body = f"""<p class="brand">pycurate <span class="quiet">duplicates</span></p>
 <h1>{escape(title)}</h1>
 <p class="lead">{escape(note)}</p>
 <section aria-labelledby="curve">
@@ -90,10 +76,8 @@ def render_curve(
 {_table(rows, shown, chosen)}
 </div>
 </section>
-{_examples(shown, pairs)}</main>
-</body>
-</html>
-"""
+{_examples(shown, pairs)}"""
+    return page(title, body)
 
 
 def share_floor(rows: int, points: Sequence[CurvePoint]) -> float:

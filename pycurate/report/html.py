@@ -26,7 +26,7 @@ from pycurate.report.manifest import (
     read_examples,
     read_manifest,
 )
-from pycurate.report.markup import count, description_rows, picture, shortened, text
+from pycurate.report.markup import count, description_rows, page, picture, shortened, text
 
 REPORT_NAME = "report.html"
 RULE_TONES = 5  # colours of rules in a funnel bar, repeated after that
@@ -76,24 +76,7 @@ def render_report(manifest: Manifest, examples: Examples | None = None) -> str:
         _run(manifest),
         _recipe(manifest),
     ]
-    style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<meta name="color-scheme" content="light dark">
-<title>{text(title)}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{"".join(sections)}</main>
-</body>
-</html>
-"""
+    return page(title, "".join(sections))
 
 
 def _header(manifest: Manifest) -> str:
