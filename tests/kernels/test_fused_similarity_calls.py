@@ -271,7 +271,7 @@ def test_the_functions_are_those_of_the_top_package() -> None:
 def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parents[2] / "docs" / "similarity.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 8
+    assert len(examples) == 9
     monkeypatch.chdir(tmp_path)
     exec("\n".join(examples), {})
 

@@ -32,6 +32,9 @@ COLUMNS = {
         ("case when width = 100 then true else null end", [1, 2, 2]),
         ("regexp_matches(caption, '^c')  -- a comment", [0, 1, 2]),
         ("width is not null", [1, 1, 0]),
+        ("width + 50 >= 200", [0, 1, 2]),
+        ("width - 50 < 100", [1, 0, 2]),
+        ("year(timestamptz '2020-01-01 00:30:00+00' + interval 1 hour) = 2020 and width > 0", [1, 1, 2]),
     ],
 )
 def test_expressions_mean_what_sql_means_and_nan_is_null(expression: str, answers: list[int]) -> None:
@@ -61,6 +64,7 @@ def test_references_are_the_columns_named() -> None:
         ("row_number() over () < 3", "it uses a window function"),
         ("random() < 0.5", r"random\(\) gives another value at another time"),
         ("now() > '2020-01-01'::timestamp", r"now\(\) gives another value"),
+        ("age('2020-01-01'::timestamp) > interval 1 day", r"age\(\) gives another value"),
         ("current_setting('threads') = '1'", r"current_setting\(\) gives another value"),
         ("nextval('s') = width", r"nextval\(\) gives another value"),
         ("read_text('secrets.txt') = 'x'", r"read_text\(\) gives rows"),

@@ -31,6 +31,7 @@ _ALLOWED = {"COMPARISON", "CONJUNCTION", "CONSTANT", "COLUMN_REF", "CAST", "TYPE
     "BETWEEN",
     "COLLATE",
 }
+_ZONED = {"TIMESTAMP WITH TIME ZONE", "TIME WITH TIME ZONE", "TIMESTAMPTZ_NS"}
 _REFUSED = {
     "SUBQUERY": "a sub-query, which looks at other rows",
     "WINDOW": "a window function, which looks at other rows",
@@ -97,6 +98,10 @@ def _connection() -> duckdb.DuckDBPyConnection:
     import duckdb  # here: most recipes have no filter
 
     connection = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": MEMORY_LIMIT})
+    # Dates with a time zone are read in UTC wherever a filter runs; without its extension DuckDB knows no other.
+    zones = connection.execute("SELECT count(*) FROM duckdb_settings() WHERE name = 'TimeZone'").fetchone()
+    if zones is not None and zones[0]:
+        connection.execute("SET TimeZone = 'UTC'")
     for setting in (
         "temp_directory = ''",
         "autoinstall_known_extensions = false",
@@ -182,9 +187,14 @@ def _functions() -> dict[str, dict[str, str]]:
     """Function name -> its kinds, each with how constant it is (scalar) or its text (macro)."""
     found: dict[str, dict[str, str]] = {}
     listing = _connection().cursor()
-    listing.execute("SELECT lower(function_name), function_type, stability, macro_definition FROM duckdb_functions()")
-    for name, kind, stability, definition in listing.fetchall():
+    listing.execute(
+        "SELECT lower(function_name), function_type, stability, macro_definition, parameter_types "
+        "FROM duckdb_functions()"
+    )
+    for name, kind, stability, definition, types in listing.fetchall():
         kinds = found.setdefault(name, {})
+        if stability == "CONSISTENT_WITHIN_QUERY" and any(text in _ZONED for text in types or ()):
+            stability = "CONSISTENT"  # it looks at the time zone, which the connection fixes
         if kind == "scalar" and kinds.get(kind, "CONSISTENT") != "CONSISTENT":
             continue
         kinds[kind] = definition if kind == "macro" else stability or ""
