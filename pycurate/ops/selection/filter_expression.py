@@ -193,8 +193,8 @@ def _functions() -> dict[str, dict[str, str]]:
     )
     for name, kind, stability, definition, types in listing.fetchall():
         kinds = found.setdefault(name, {})
-        if stability == "CONSISTENT_WITHIN_QUERY" and any(text in _ZONED for text in types or ()):
-            stability = "CONSISTENT"  # it looks at the time zone, which the connection fixes
+        if stability == "CONSISTENT_WITHIN_QUERY" and name != "age" and any(text in _ZONED for text in types or ()):
+            stability = "CONSISTENT"  # it looks at the time zone, which the connection fixes; age(x) at today, too
         if kind == "scalar" and kinds.get(kind, "CONSISTENT") != "CONSISTENT":
             continue
         kinds[kind] = definition if kind == "macro" else stability or ""
