@@ -21,6 +21,7 @@ from pycurate.reference.hamming import distances
 
 IMAGES = Path(__file__).parent.parent.parent / "shared/data/imagenet_sample/images"
 ROUNDS = 5
+BAR = 4.0  # times imagehash, decoding included
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +76,14 @@ def raced(
 
 
 @pytest.mark.gate
-@pytest.mark.parametrize(("longest", "least"), [(288, 2.5), (512, 3.5), (1024, 4.0)])
-def test_gate_phash(photographs: list[bytes], longest: int, least: float) -> None:
+@pytest.mark.parametrize("longest", [288, 512, 1024])
+def test_gate_phash(photographs: list[bytes], longest: int) -> None:
     """One thread each. At 288 pixels two thirds of the time is the entropy decoding that both do."""
     images = photographs if longest == 288 else enlarged(photographs, longest)
     spent = raced(images, [ours, theirs], time.process_time)
     ratio = spent["theirs"] / spent["ours"]
     print(f"\n{longest} pixels: {spent['ours']:.0f} us of a processor, imagehash {spent['theirs']:.0f}: {ratio:.1f} x")
-    assert ratio >= least
+    assert ratio >= BAR
 
 
 @pytest.mark.gate
@@ -91,7 +92,7 @@ def test_gate_phash_on_all_processors(photographs: list[bytes]) -> None:
     spent = raced(photographs, [on_all_processors, theirs], time.perf_counter)
     ratio = spent["theirs"] / spent["on_all_processors"]
     print(f"\n288 pixels: {spent['on_all_processors']:.0f} us, imagehash {spent['theirs']:.0f}: {ratio:.1f} x")
-    assert ratio >= 2.5
+    assert ratio >= BAR
 
 
 @pytest.mark.gate

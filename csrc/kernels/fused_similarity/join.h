@@ -10,9 +10,8 @@
 //   wants(slot, i, j, upper, lower)    an upper bound of a score, and a function that gives a lower one;
 //                                      false: nothing to do, or done without the score
 //   nearest_only()                     where limits move for rows alone: a row asks for one
-//   postpone(slot, i, j, upper)        where limits move, in place of `wants`: the bound reaches a limit, but
-//   the
-//                                      estimate in its middle does not; those whose estimate does are scored
+//   postpone(slot, i, j, upper)        where limits move, in place of `wants`: the bound reaches a limit, the
+//                                      estimate in its middle does not; if it does, the pair is scored
 //   take(slot, i, j, score)            a canonical score that reaches one of its two limits
 //   done(slot)                         true: end the join
 //
@@ -46,8 +45,7 @@ constexpr std::size_t sampled_tiles = 400;
 // What a stage's call costs besides its steps, in steps.
 constexpr std::size_t call_steps = 6;
 // Pairs that wait to be scored together: scoring asks for the rows of the next four while it reads four, and
-// a tile alone seldom has as many (2.6 of the 32 nearest of 50,000 rows). Limits are that much older
-// meanwhile.
+// a tile alone seldom has as many (2.6 for the 32 nearest of 50,000 rows). Limits age by that much.
 constexpr std::size_t waiting_pairs = 128;
 
 template <class Epilogue>

@@ -65,15 +65,14 @@ void orthonormalise(const float* rows, std::size_t count, std::size_t d, float* 
     for (std::size_t i = 0; i < count; ++i) {
         double* row = basis.data() + i * d;
         auto [before, after] = subtract_shared(basis.data(), i, d, row);
-        // Once more where little was left: what remains of the shared part is as small as rounding made it
-        // then.
+        // Once more where little was left, of which rounding's share of the first time is no longer small.
         if (after < 0.5 * before) {
             const double once = after;
             after = subtract_shared(basis.data(), i, d, row).second;
             if (!(after > 1e-6 * before && after > 0.1 * once)) after = 0;
         }
-        for (std::size_t axis = 0; !(after > 0) && axis < d;
-             ++axis) {  // in the span of the others: any row will do
+        // In the span of those before: any row that is not will do.
+        for (std::size_t axis = 0; !(after > 0) && axis < d; ++axis) {
             std::fill_n(row, d, 0.0);
             row[axis] = 1;
             subtract_shared(basis.data(), i, d, row);
