@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pycurate.kernels.arrays import float32_of
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.fused_similarity import MostSimilarEarlier
+from pycurate.kernels.spanning_forest import heaviest_forest
 from pycurate.ops.dedup import sweeps
 
 Removal: TypeAlias = Literal["published", "greedy", "component"]
@@ -156,8 +157,8 @@ def component(
         copies = np.flatnonzero(copy_of >= 0)
         a, b = np.concatenate([copy_of[copies], a]), np.concatenate([copies, b])
         weights = np.concatenate([np.ones(len(copies), np.float32), weights])
-    chosen = sweeps.choose_forest(n, a, b, weights)
-    ranks, weakest = sweeps.links_to_earliest(n, rank[a[chosen]], rank[b[chosen]], weights[chosen])
+    a, b, weights = heaviest_forest(n, a, b, weights)
+    ranks, weakest = sweeps.links_to_earliest(n, rank[a], rank[b], weights)
     return Duplicates(np.append(row_of_rank, -1)[ranks[rank]], weakest[rank])
 
 
@@ -175,8 +176,8 @@ def spanning_forest(n: int, rows: Indices, cols: Indices, similarities: Floats) 
         (e,), e < n, the most similar first, equally similar ones by (row, col).
     """
     _require_pairs(n, rows, cols, similarities)
-    chosen = sweeps.choose_forest(n, rows, cols, similarities)
-    return rows[chosen], cols[chosen], similarities[chosen]
+    judged = ~np.isnan(similarities)
+    return heaviest_forest(n, rows[judged], cols[judged], similarities[judged])
 
 
 def least_reaching(threshold: float, strict: bool) -> float:

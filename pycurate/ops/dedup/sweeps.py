@@ -52,15 +52,6 @@ def count_greedy(rank: Indices, rows: Indices, cols: Indices, levels: NDArray[np
     return kept
 
 
-def choose_forest(n: int, rows: Indices, cols: Indices, similarities: Floats) -> Indices:
-    """(e,) which pairs make the maximum spanning forest, the most similar first, ties by (row, col)."""
-    judged = np.flatnonzero(~np.isnan(similarities))
-    order = judged[np.lexsort((cols[judged], rows[judged], -similarities[judged]))]
-    chosen = np.empty(min(len(order), max(n - 1, 0)), np.int64)
-    count = _compiled(_choose_forest)(n, rows, cols, order, chosen)
-    return chosen[:count]
-
-
 def links_to_earliest(n: int, a: Indices, b: Indices, similarities: Floats) -> tuple[Indices, Floats]:
     """(n,) by rank: the lowest rank of each tree, -1 at that rank itself, and the weakest link on the way to it.
 
@@ -144,24 +135,6 @@ def _count_greedy(starts: Any, earlier: Any, reached: Any, kept: Any) -> None:
         for t in range(thresholds):
             if not (bits >> np.uint64(t)) & np.uint64(1):
                 kept[t] += 1
-
-
-def _choose_forest(n: int, rows: Any, cols: Any, order: Any, chosen: Any) -> Any:
-    tree = np.arange(n)
-    count = 0
-    for p in order:
-        a, b = rows[p], cols[p]
-        while tree[a] != a:
-            tree[a] = tree[tree[a]]
-            a = tree[a]
-        while tree[b] != b:
-            tree[b] = tree[tree[b]]
-            b = tree[b]
-        if a != b:
-            tree[max(a, b)] = min(a, b)
-            chosen[count] = p
-            count += 1
-    return count
 
 
 def _walk(starts: Any, others: Any, near: Any, ranks: Any, weakest: Any) -> None:
