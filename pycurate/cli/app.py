@@ -16,6 +16,7 @@ from pycurate.cli import options
 from pycurate.cli.decontaminate import decontaminate, pack
 from pycurate.cli.dedup import dedup_app
 from pycurate.cli.index import index, search
+from pycurate.cli.labels import labels_app
 from pycurate.cli.options import (
     DuplicatesOption,
     JsonOption,
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 app.add_typer(subset_app, name="subset")
 app.add_typer(dedup_app, name="dedup")
+app.add_typer(labels_app, name="labels")
 app.command()(index)
 app.command()(search)
 app.command()(pack)
