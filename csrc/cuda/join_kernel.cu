@@ -1,0 +1,547 @@
+// The loop over tiles on a device. A block takes tasks: a tile of a, and a strip of tiles of b. Each tile is
+// multiplied in bytes by tensor cores, chunk by chunk, and left as soon as no pair of it can matter; what is
+// left is scored canonically and handed to the question.
+#include <cuda_runtime.h>
+
+#include "cuda/join.h"
+#include "kernels/fused_similarity/ranked.h"
+#include "kernels/fused_similarity/shares.h"
+#include "kernels/rowwise/similarity.h"
+
+namespace pycurate::cuda {
+namespace {
+
+using fused_similarity::Ranked;
+
+constexpr std::uint32_t block_threads = 256, warps = block_threads / 32;
+// A warp has 64 x 32 of a tile: 4 x 4 products of 16 x 8.
+constexpr std::uint32_t warp_rows = 64, warp_cols = 32, row_parts = 4, col_parts = 4;
+// Chunks of a tile that stay in shared memory: those of a for a whole task, those of b one tile ahead.
+constexpr std::uint32_t resident_chunks = 2;
+constexpr std::uint32_t ring_slots = 3;
+constexpr std::uint32_t list_entries = (tile_rows / warps) * tile_rows;  // a warp's pairs of a tile
+
+struct Shared {
+    alignas(128) std::int8_t a[resident_chunks][chunk_bytes];
+    alignas(128) std::int8_t b[2][resident_chunks][chunk_bytes];
+    union {
+        alignas(128) std::int8_t ring[ring_slots][2][chunk_bytes];
+        std::uint16_t lists[warps][list_entries];  // pairs to score: row * 128 + column
+    };
+    alignas(16) std::int32_t share_b[2][tile_rows];  // of the first stage
+    std::int32_t limits[most_stages][tile_rows];     // of sums, what a row's share takes deducted
+    float score_limits[tile_rows];
+    std::uint32_t mask[tile_rows][tile_rows / 32];  // pairs that may matter
+    std::uint32_t task, begin;
+};
+
+__device__ std::uint32_t shared_address(const void* at) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(at));
+}
+__device__ void copy_near(std::uint32_t to, const void* from) {  // through the first-level cache
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ void copy_far(std::uint32_t to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int left>
+__device__ void wait_until() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
+}
+
+/// Starts to copy a chunk of a tile's rows.
+template <bool near>
+__device__ void load_chunk(std::int8_t* to, const SideView& side, std::uint32_t pitch, std::uint32_t tile,
+                           std::uint32_t chunk) {
+    const std::int8_t* from = side.quantised + static_cast<std::size_t>(tile) * tile_rows * pitch +
+                              chunk * chunk_coordinates;
+    const std::uint32_t base = shared_address(to);
+#pragma unroll
+    for (std::uint32_t k = 0; k < tile_rows * row_segments / block_threads; ++k) {
+        const std::uint32_t at = threadIdx.x + k * block_threads;
+        const std::uint32_t row = at / row_segments, segment = at % row_segments;
+        const std::int8_t* source = from + static_cast<std::size_t>(row) * pitch + segment * segment_bytes;
+        if constexpr (near)
+            copy_near(base + place_in_chunk(row, segment), source);
+        else
+            copy_far(base + place_in_chunk(row, segment), source);
+    }
+}
+
+__device__ void load_matrices(std::uint32_t (&out)[4], std::uint32_t at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "r"(at)
+                 : "memory");
+}
+__device__ void multiply_add(std::int32_t (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                             std::uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// Sums of a warp's part of a tile: [row part][column part][2 * (row + 8?) + (column + 1?)].
+struct Sums {
+    std::int32_t of[row_parts][col_parts][4];
+};
+
+__device__ void multiply_chunk(Sums& sums, const std::int8_t* a, const std::int8_t* b) {
+    const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const std::uint32_t row = warp % 2 * warp_rows + lane % 16;
+    const std::uint32_t col = warp / 2 * warp_cols + lane % 8 + lane / 16 * 8;
+    const std::uint32_t base_a = shared_address(a), base_b = shared_address(b);
+#pragma unroll
+    for (std::uint32_t step = 0; step < chunk_coordinates / 32; ++step) {
+        std::uint32_t of_b[col_parts / 2][4];
+#pragma unroll
+        for (std::uint32_t c = 0; c < col_parts / 2; ++c)
+            load_matrices(of_b[c], base_b + place_in_chunk(col + c * 16, step * 2 + lane / 8 % 2));
+#pragma unroll
+        for (std::uint32_t r = 0; r < row_parts; ++r) {
+            std::uint32_t of_a[4];
+            load_matrices(of_a, base_a + place_in_chunk(row + r * 16, step * 2 + lane / 16));
+#pragma unroll
+            for (std::uint32_t c = 0; c < col_parts; ++c)
+                multiply_add(sums.of[r][c], of_a, of_b[c / 2][c % 2 * 2], of_b[c / 2][c % 2 * 2 + 1]);
+        }
+    }
+}
+
+// The row and the column in its tile of a sum that this thread has.
+__device__ std::uint32_t row_of(std::uint32_t r, std::uint32_t half) {
+    return threadIdx.x / 32 % 2 * warp_rows + r * 16 + half * 8 + threadIdx.x % 32 / 4;
+}
+__device__ std::uint32_t col_of(std::uint32_t c, std::uint32_t second) {
+    return threadIdx.x / 64 * warp_cols + c * 8 + threadIdx.x % 4 * 2 + second;
+}
+
+/// For each pair of this thread that may reach its limit after stage s, `visit(row, column)`; whether there
+/// is one.
+template <bool cosine, class Visit>
+__device__ bool survivors(const JoinParams& p, const Shared& shared, const Sums& sums, std::uint32_t s,
+                          std::uint32_t tile_a, std::uint32_t tile_b, const std::int32_t* share_b,
+                          const Visit& visit) {
+    std::int32_t shares[col_parts][2];
+#pragma unroll
+    for (std::uint32_t c = 0; c < col_parts; ++c) {
+        const int2 both = *reinterpret_cast<const int2*>(share_b + col_of(c, 0));
+        shares[c][0] = both.x, shares[c][1] = both.y;
+    }
+    if constexpr (cosine) {
+        std::int32_t below = -1;  // the sign of all sums less their limits
+
+#pragma unroll
+        for (std::uint32_t r = 0; r < row_parts; ++r)
+#pragma unroll
+            for (std::uint32_t half = 0; half < 2; ++half) {
+                const std::int32_t limit = shared.limits[s][row_of(r, half)];
+#pragma unroll
+                for (std::uint32_t c = 0; c < col_parts; ++c)
+#pragma unroll
+                    for (std::uint32_t k = 0; k < 2; ++k)
+                        below &= sums.of[r][c][half * 2 + k] + shares[c][k] - limit;
+            }
+        if (below < 0) return false;
+    }
+    bool any = false;
+    const float unit = static_cast<float>(p.unit), extra = static_cast<float>(p.extra);
+#pragma unroll
+    for (std::uint32_t r = 0; r < row_parts; ++r)
+#pragma unroll
+        for (std::uint32_t half = 0; half < 2; ++half) {
+            const std::uint32_t row = row_of(r, half), i = tile_a * tile_rows + row;
+#pragma unroll
+            for (std::uint32_t c = 0; c < col_parts; ++c)
+#pragma unroll
+                for (std::uint32_t k = 0; k < 2; ++k) {
+                    const std::int32_t sum = sums.of[r][c][half * 2 + k] + shares[c][k];
+                    bool reaches;
+                    if constexpr (cosine) {
+                        reaches = sum >= shared.limits[s][row];
+                    } else {
+                        const std::uint32_t j = tile_b * tile_rows + col_of(c, k);
+                        const std::int32_t share = p.a.shares[s * p.a.positions + i];
+                        const float most = unit * static_cast<float>(sum + share) + extra;
+                        const float upper =
+                            p.a.factors[i] * p.b.factors[j] * most + p.a.biases[i] + p.b.biases[j];
+                        reaches = !(upper < shared.score_limits[row]);
+                    }
+                    if (reaches) visit(row, col_of(c, k));
+                    any = any || reaches;
+                }
+        }
+    return any;
+}
+
+// Limits of a task's rows --------------------------------------------------------------------------------
+
+__device__ void set_limits(const JoinParams& p, Shared& shared, std::uint32_t tile_a, std::uint32_t row,
+                           float limit) {
+    const std::uint32_t i = tile_a * tile_rows + row;
+    shared.score_limits[row] = limit;
+    if (p.metric != Metric::cosine || !p.screened) return;
+    const std::int32_t least =
+        i < p.a.n ? fused_similarity::least_sum_of(limit, p.extra, p.unit, most_limit) : unreachable_limit;
+    for (std::uint32_t s = 0; s < p.stages; ++s)
+        shared.limits[s][row] = i < p.a.n ? least - p.a.shares[s * p.a.positions + i] : unreachable_limit;
+}
+
+/// What the worst of a full list of nearest rows says, or nothing.
+__device__ float limit_of_list(const JoinParams& p, std::uint32_t i) {
+    const unsigned long long worst = p.lists[static_cast<std::size_t>(i) * p.k + p.k - 1];
+    return worst == Ranked::none ? -INFINITY : Ranked::score(worst);
+}
+
+// Sets of connected rows ---------------------------------------------------------------------------------
+
+__device__ std::uint32_t root_of(std::uint32_t* parents, std::uint32_t i) {
+    volatile std::uint32_t* at = parents;
+    for (;;) {
+        const std::uint32_t parent = at[i];
+        if (parent == i) return i;
+        const std::uint32_t above = at[parent];
+        if (above != parent) atomicCAS(parents + i, parent, above);  // halve the path, or leave it
+        i = above;
+    }
+}
+__device__ bool unite(std::uint32_t* parents, std::uint32_t i, std::uint32_t j) {
+    for (;;) {
+        std::uint32_t x = root_of(parents, i), y = root_of(parents, j);
+        if (x == y) return false;
+        if (x < y) {
+            const std::uint32_t lower = x;
+            x = y, y = lower;
+        }
+        if (atomicCAS(parents + x, x, y) == x) return true;
+    }
+}
+
+/// Whether all rows of both tiles are known to be connected: none of their pairs needs to be looked at.
+__device__ bool settled(const JoinParams& p, std::uint32_t tile_a, std::uint32_t tile_b) {
+    const volatile std::uint8_t* whole = p.whole;
+    const std::uint32_t other = p.self ? tile_b : p.tiles_a + tile_b;
+    if (!whole[tile_a] || !whole[other]) return false;
+    return root_of(p.parents, tile_a * tile_rows) == root_of(p.parents, p.offset_b + tile_b * tile_rows);
+}
+/// Called by all threads of a block after they have united rows of both tiles.
+__device__ void note_whole(const JoinParams& p, std::uint32_t tile_a, std::uint32_t tile_b) {
+    const bool left = threadIdx.x < tile_rows;
+    const std::uint32_t tile = left ? tile_a : tile_b, n = left ? p.a.n : p.b.n;
+    const std::uint32_t begin = left ? 0 : p.offset_b;
+    const std::uint32_t i = tile * tile_rows + threadIdx.x % tile_rows;
+    const bool same = i >= n || root_of(p.parents, begin + i) == root_of(p.parents, begin + tile * tile_rows);
+    const bool whole_a = __syncthreads_and(!left || same), whole_b = __syncthreads_and(left || same);
+    if (threadIdx.x == 0) {
+        if (whole_a) p.whole[tile_a] = 1;
+        if (whole_b) p.whole[p.self ? tile_b : p.tiles_a + tile_b] = 1;
+    }
+}
+
+// What a question does with canonical scores --------------------------------------------------------------
+
+__device__ void append(const JoinParams& p, bool wanted, Found pair) {
+    const std::uint32_t those = __ballot_sync(~0u, wanted), lane = threadIdx.x % 32;
+    if (those == 0) return;
+    unsigned long long at = 0;
+    if (lane == 0) at = atomicAdd(&p.counters->found, static_cast<unsigned long long>(__popc(those)));
+    at = __shfl_sync(~0u, at, 0) + static_cast<unsigned long long>(__popc(those & ((1u << lane) - 1u)));
+    if (wanted) p.found[at] = pair;
+}
+
+/// Puts a score into a falling list of the k best; by a whole warp, which alone changes the list.
+__device__ void insert(const JoinParams& p, std::uint32_t i, unsigned long long ranked) {
+    volatile unsigned long long* list = p.lists + static_cast<std::size_t>(i) * p.k;
+    const std::uint32_t lane = threadIdx.x % 32;
+    unsigned long long mine[most_neighbors / 32];
+    std::uint32_t better = 0;
+#pragma unroll
+    for (std::uint32_t part = 0; part < most_neighbors / 32; ++part) {
+        const std::uint32_t at = part * 32 + lane;
+        mine[part] = at < p.k ? list[at] : 0;
+        better += static_cast<std::uint32_t>(__popc(__ballot_sync(~0u, at < p.k && mine[part] > ranked)));
+    }
+    __syncwarp();
+#pragma unroll
+    for (std::uint32_t part = 0; part < most_neighbors / 32; ++part) {
+        const std::uint32_t at = part * 32 + lane;
+        if (at >= better && at + 1 < p.k) list[at + 1] = mine[part];
+    }
+    if (lane == 0 && better < p.k) list[better] = ranked;
+    __syncwarp();
+}
+
+/// Both threads of a pair of threads come with their pair (i, j) of positions; `there`: there is one. Whole
+/// warps.
+__device__ void take(const JoinParams& p, Shared& shared, std::uint32_t tile_a, bool there, std::uint32_t i,
+                     std::uint32_t j, float score) {
+    const bool first = (threadIdx.x & 1u) == 0;
+    const bool wanted = there && score >= (p.question == Question::nearest
+                                               ? shared.score_limits[i - tile_a * tile_rows]
+                                               : p.threshold);
+    switch (p.question) {
+        case Question::pairs: append(p, wanted && first, {i, j, score}); return;
+        case Question::forest:
+            append(p, wanted && first && unite(p.parents, i, p.offset_b + j), {i, j, score});
+            return;
+        case Question::counts:
+            if (wanted && first) {
+                const std::uint32_t x = p.a.order[i], y = p.b.order[j];
+                const auto weight = [](const std::int64_t* weights, std::uint32_t at) {
+                    return static_cast<unsigned long long>(weights != nullptr ? weights[at] : 1);
+                };
+                atomicAdd(p.counts_a + x, weight(p.weights_b, y));
+                atomicAdd(p.counts_b + y, weight(p.weights_a, x));
+            }
+            return;
+        case Question::earlier:
+            if (wanted && first) {
+                const std::uint32_t x = p.a.order[i], y = p.b.order[j];
+                const std::uint32_t of_x = p.ranks_a[x], of_y = p.ranks_b[y];
+                if (of_x > of_y)
+                    atomicMax(p.best_a + x, static_cast<unsigned long long>(Ranked::of(score, of_y)));
+                else
+                    atomicMax(p.best_b + y, static_cast<unsigned long long>(Ranked::of(score, of_x)));
+            }
+            return;
+        case Question::nearest: break;
+    }
+    std::uint32_t left = __ballot_sync(~0u, wanted && first);
+    const std::uint32_t changed = left;
+    const unsigned long long ranked =
+        wanted ? static_cast<unsigned long long>(Ranked::of(score, p.b.order[j])) : 0;
+    for (; left != 0; left &= left - 1u) {
+        const int from = __ffs(static_cast<int>(left)) - 1;
+        const std::uint32_t row = __shfl_sync(~0u, i, from);
+        insert(p, row, __shfl_sync(~0u, ranked, from));
+    }
+    if ((changed >> (threadIdx.x % 32) & 1u) != 0)
+        set_limits(p, shared, tile_a, i - tile_a * tile_rows, limit_of_list(p, i));
+    __syncwarp();
+}
+
+/// Scores the pairs of the mask, each warp those of its 16 rows.
+__device__ __noinline__ void score_survivors(const JoinParams& p, Shared& shared, std::uint32_t tile_a,
+                                std::uint32_t tile_b) {
+    constexpr std::uint32_t rows = tile_rows / warps, words = tile_rows / 32;
+    const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    std::uint16_t* list = shared.lists[warp];
+    std::uint32_t count = 0;
+    for (std::uint32_t at = 0; at < rows * words; ++at) {
+        const std::uint32_t row = warp * rows + at / words, col = at % words * 32 + lane;
+        const std::uint32_t word = shared.mask[row][at % words];
+        if (word == 0) continue;
+        const std::uint32_t i = tile_a * tile_rows + row, j = tile_b * tile_rows + col;
+        bool there = (word >> lane & 1u) != 0 && i < p.a.n && j < p.b.n;
+        if (p.self) there = there && (p.question == Question::nearest ? i != j : i < j);
+        if (p.question == Question::forest)
+            there = there && root_of(p.parents, i) != root_of(p.parents, p.offset_b + j);
+        const std::uint32_t those = __ballot_sync(~0u, there);
+        if (there) list[count + __popc(those & ((1u << lane) - 1u))] = static_cast<std::uint16_t>(row * tile_rows + col);
+        count += __popc(those);
+    }
+    __syncwarp();
+    if (lane == 0 && count > 0) atomicAdd(&p.counters->scored, static_cast<unsigned long long>(count));
+    for (std::uint32_t begin = 0; begin < count; begin += 16) {
+        const std::uint32_t at = begin + lane / 2;
+        const bool there = at < count;
+        const std::uint32_t pair = list[there ? at : begin];
+        const std::uint32_t i = tile_a * tile_rows + pair / tile_rows, j = tile_b * tile_rows + pair % tile_rows;
+        const double dot = canonical_dot(p.a.rows.row(p.a.row_numbers[i]), p.b.rows.row(p.b.row_numbers[j]),
+                                         p.a.rows.d, p.a.rows.element, p.a.rows.aligned && p.b.rows.aligned,
+                                         ~0u);
+        const float score = rowwise::similarity_of(p.metric, dot, p.a.squares[i], p.b.squares[j]);
+        take(p, shared, tile_a, there, i, j, score);
+    }
+}
+
+// The loop ------------------------------------------------------------------------------------------------
+
+__device__ void start_tile(const JoinParams& p, Shared& shared, std::uint32_t tile_b, std::uint32_t buffer,
+                           std::uint32_t first_stage) {
+    const std::uint32_t chunks = min(p.stage_chunks[p.stages - 1], resident_chunks);
+    for (std::uint32_t chunk = 0; chunk < chunks; ++chunk)
+        load_chunk<false>(shared.b[buffer][chunk], p.b, p.pitch, tile_b, chunk);
+    if (threadIdx.x < tile_rows * 4 / segment_bytes)
+        copy_far(shared_address(shared.share_b[buffer] + threadIdx.x * 4),
+                 p.b.shares + first_stage * p.b.positions + tile_b * tile_rows + threadIdx.x * 4);
+}
+
+/// Screens one tile; whether a pair of it may matter, which the mask then names.
+template <bool cosine>
+__device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t tile_a, std::uint32_t tile_b,
+                            std::uint32_t buffer, std::uint32_t plan) {
+    Sums sums;
+#pragma unroll
+    for (std::uint32_t r = 0; r < row_parts; ++r)
+#pragma unroll
+        for (std::uint32_t c = 0; c < col_parts; ++c)
+#pragma unroll
+            for (std::uint32_t k = 0; k < 4; ++k) sums.of[r][c][k] = 0;
+    const std::uint32_t chunks = p.stage_chunks[p.stages - 1];
+    std::uint32_t stage = __ffs(static_cast<int>(plan)) - 1;
+    const std::uint32_t first_stage = stage;
+    const auto start_ring = [&](std::uint32_t chunk) {
+        if (chunk < chunks) {
+            std::int8_t(*slot)[chunk_bytes] = shared.ring[chunk % ring_slots];
+            load_chunk<true>(slot[0], p.a, p.pitch, tile_a, chunk);
+            load_chunk<false>(slot[1], p.b, p.pitch, tile_b, chunk);
+        }
+        commit();
+    };
+    // Where no tile is expected to end before, the next chunks are fetched while the first are multiplied.
+    bool ring_started = p.stage_chunks[first_stage] > resident_chunks;
+    if (ring_started) {
+        start_ring(resident_chunks);
+        start_ring(resident_chunks + 1);
+    }
+    for (std::uint32_t chunk = 0; chunk < chunks; ++chunk) {
+        if (chunk < resident_chunks) {
+            multiply_chunk(sums, shared.a[chunk], shared.b[buffer][chunk]);
+        } else {
+            if (!ring_started) {
+                start_ring(chunk);
+                start_ring(chunk + 1);
+                ring_started = true;
+            }
+            wait_until<1>();
+            __syncthreads();
+            start_ring(chunk + 2);
+            multiply_chunk(sums, shared.ring[chunk % ring_slots][0], shared.ring[chunk % ring_slots][1]);
+        }
+        if (chunk + 1 != p.stage_chunks[stage]) continue;
+        const bool last = chunk + 1 == chunks;
+        const std::int32_t* shares = stage == first_stage
+                                         ? shared.share_b[buffer]
+                                         : p.b.shares + stage * p.b.positions + tile_b * tile_rows;
+        const bool alive = __syncthreads_or(
+            last ? survivors<cosine>(p, shared, sums, stage, tile_a, tile_b, shares,
+                             [&](std::uint32_t row, std::uint32_t col) {
+                                 atomicOr(&shared.mask[row][col / 32], 1u << (col % 32));
+                             })
+                 : survivors<cosine>(p, shared, sums, stage, tile_a, tile_b, shares,
+                             [](std::uint32_t, std::uint32_t) {}));
+        if (threadIdx.x == 0 && p.sample != 0) {
+            atomicAdd(&p.counters->screened[stage], 1ull);
+            if (alive) atomicAdd(&p.counters->alive[stage], 1ull);
+        }
+        if (!alive && p.sample == 0) return false;
+        plan &= plan - 1u;
+        if (!last) stage = __ffs(static_cast<int>(plan)) - 1;
+    }
+    return true;
+}
+
+template <bool cosine>
+__global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_constant__ JoinParams p) {
+    extern __shared__ char memory[];
+    Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<std::uintptr_t>(memory) + 127) / 128 * 128);
+    const std::uint32_t first_stage = __ffs(static_cast<int>(p.plan)) - 1;
+    const bool square = p.question == Question::nearest;  // both halves of a self-join
+    for (std::uint32_t k = threadIdx.x; k < tile_rows * tile_rows / 32; k += block_threads)
+        shared.mask[0][k] = 0;
+    std::uint32_t buffer = 0;
+    for (;;) {
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            shared.task = atomicAdd(&p.counters->next_task, 1u);
+            shared.begin = p.sample == 0 && shared.task < p.tasks_end ? p.progress[shared.task] : 0;
+        }
+        __syncthreads();
+        const std::uint32_t task = shared.task * (p.sample != 0 ? p.sample : 1);
+        if (task >= p.tasks_end) return;
+        const std::uint32_t strip = strip_of(p.first_task, p.strips, task);
+        const std::uint32_t tile_a = task - p.first_task[strip];
+        const std::uint32_t tile_0 = strip * p.tiles_of_strip;
+        std::uint32_t end = min(tile_0 + p.tiles_of_strip, p.tiles_b);
+        std::uint32_t begin = tile_0 + shared.begin;
+        if (p.self && !square) begin = max(begin, tile_a);
+        if (p.sample != 0) {  // a tile anywhere in the strip, but none of rows with themselves
+            begin = tile_0 + (task * 2654435761u >> 8) % (end - tile_0);
+            if (p.self && (square ? begin == tile_a : begin <= tile_a)) continue;
+            end = begin + 1;
+        }
+        if (begin >= end) continue;
+        if (threadIdx.x < tile_rows) {
+            const std::uint32_t i = tile_a * tile_rows + threadIdx.x;
+            set_limits(p, shared, tile_a, threadIdx.x,
+                       square && i < p.a.n ? limit_of_list(p, i) : p.threshold);
+        }
+        if (p.screened) {
+            for (std::uint32_t chunk = 0; chunk < min(p.stage_chunks[p.stages - 1], resident_chunks); ++chunk)
+                load_chunk<true>(shared.a[chunk], p.a, p.pitch, tile_a, chunk);
+            start_tile(p, shared, begin, buffer, first_stage);
+            commit();
+        }
+        bool stopped = false;
+        for (std::uint32_t tile_b = begin; tile_b < end; ++tile_b, buffer ^= 1u) {
+            bool stop = false;
+            if (threadIdx.x == 0 && p.sample == 0) {
+                const volatile unsigned long long* found = &p.counters->found;
+                stop = *found >= p.found_limit;
+                if (stop) {
+                    p.progress[task] = tile_b - tile_0;
+                    atomicAdd(&p.counters->unfinished, 1u);
+                }
+            }
+            wait_until<0>();
+            stopped = __syncthreads_or(stop);
+            if (stopped) break;
+            if (p.screened && tile_b + 1 < end) start_tile(p, shared, tile_b + 1, buffer ^ 1u, first_stage);
+            commit();
+            bool alive = true;
+            if (p.question == Question::forest && p.sample == 0 &&
+                __syncthreads_or(threadIdx.x == 0 && settled(p, tile_a, tile_b))) {
+                if (threadIdx.x == 0) atomicAdd(&p.counters->skipped, 1ull);
+                continue;
+            }
+            if (p.screened) {
+                alive = screen_tile<cosine>(p, shared, tile_a, tile_b, buffer, p.plan);
+            } else {
+                for (std::uint32_t k = threadIdx.x; k < tile_rows * tile_rows / 32; k += block_threads)
+                    shared.mask[0][k] = ~0u;
+                __syncthreads();
+            }
+            if (!alive) continue;
+            wait_until<0>();
+            __syncthreads();
+            if (p.sample == 0) score_survivors(p, shared, tile_a, tile_b);
+            __syncthreads();
+            for (std::uint32_t k = threadIdx.x; k < tile_rows * tile_rows / 32; k += block_threads)
+                shared.mask[0][k] = 0;
+            if (p.question == Question::forest && p.sample == 0) note_whole(p, tile_a, tile_b);
+            __syncthreads();
+        }
+        wait_until<0>();
+        if (threadIdx.x == 0 && p.sample == 0 && !stopped) p.progress[task] = p.tiles_of_strip;
+    }
+}
+
+constexpr std::size_t shared_bytes = sizeof(Shared) + 128;
+
+}  // namespace
+
+std::uint32_t resident_blocks() {
+    int device = 0, count = 0, blocks = 0;
+    check(cudaGetDevice(&device), "asking for the current device");
+    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "asking for its size");
+    for (const auto kernel : {join_tiles<true>, join_tiles<false>})
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared_bytes)),
+              "asking for shared memory");
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, join_tiles<true>,
+                                                        static_cast<int>(block_threads), shared_bytes),
+          "asking how many blocks it holds");
+    return static_cast<std::uint32_t>(count * std::max(blocks, 1));
+}
+
+void launch_join(const JoinParams& params, std::uint32_t blocks) {
+    (params.metric == Metric::cosine ? join_tiles<true> : join_tiles<false>)<<<blocks, block_threads,
+                                                                              shared_bytes>>>(params);
+    check(cudaGetLastError(), "starting a join");
+}
+
+}  // namespace pycurate::cuda
