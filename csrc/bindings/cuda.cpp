@@ -441,4 +441,5 @@ PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
     m.def("log_sum_exp", &log_sum_exp_, py::arg("a"), py::arg("b"), py::arg("scale"), py::arg("threads"),
           py::arg("progress"));
     m.def("last_work", &last_work);
+    m.def("screen_whole_rows", &pycurate::cuda::screen_whole_rows, py::arg("always"));
 }

@@ -88,4 +88,7 @@ bool log_sum_exp(const Operand& a, const Operand& b, double scale, double* out_a
 
 constexpr std::size_t most_neighbors = 128;
 
+/// For benchmarks: every tile is screened with whole rows, as if no stage before paid.
+void screen_whole_rows(bool always) noexcept;
+
 }  // namespace pycurate::cuda

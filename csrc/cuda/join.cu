@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <chrono>
 #include <limits>
 
@@ -18,6 +19,8 @@ constexpr double slice_seconds = 0.1;
 // What screening a tile costs beside its products, in chunks of them.
 constexpr double screening_chunks = 0.8;
 constexpr std::uint32_t sampled_tiles = 4096, least_sampled = 64;
+
+std::atomic<bool> whole_rows{false};
 
 SideView view_of(const Operand& o) {
     return {o.quantised.get(), o.shares.get(),      o.factors.get(),
@@ -48,6 +51,8 @@ std::uint32_t cheapest_plan(const JoinParams& p, const Counters& counters) {
 }
 
 }  // namespace
+
+void screen_whole_rows(bool always) noexcept { whole_rows.store(always); }
 
 bool run_join(const Operand& a, const Operand* other, const Asking& asking, const Poll& poll, Work& work) {
     const Operand& b = other != nullptr ? *other : a;
@@ -106,7 +111,7 @@ bool run_join(const Operand& a, const Operand* other, const Asking& asking, cons
         if (seen.screened[0] >= least_sampled) p.plan = cheapest_plan(p, seen);
     };
     const std::uint32_t tasks = schedule.tasks();
-    const bool chooses = p.screened && p.stages > 1 && schedule.tiles() > 2 * least_sampled;
+    const bool chooses = p.screened && p.stages > 1 && !whole_rows.load() && schedule.tiles() > 2 * least_sampled;
     if (chooses && !square) choose_plan(tasks);
     std::vector<Found> pairs;
     std::uint32_t slice = blocks * (square ? 1 : 8);
