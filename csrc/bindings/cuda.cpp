@@ -17,6 +17,7 @@ namespace pycurate::bindings {
 namespace {
 
 using namespace cuda;
+using cuda::Screening;
 using Floats = py::array_t<float>;
 using Doubles = py::array_t<double>;
 using Integers = py::array_t<std::int64_t>;
@@ -117,7 +118,8 @@ struct PyOperand {
 };
 
 std::unique_ptr<PyOperand> make_operand(const py::object& matrix, const std::optional<Integers>& rows,
-                                        const std::string& metric, const std::string& precision) {
+                                        const std::string& metric, const std::string& precision,
+                                        const Screening* screening) {
     if (precision != "exact" && precision != "float32")
         throw py::value_error("precision: expected 'exact' or 'float32', got '" + precision + "'");
     const Matrix& x = matrix.cast<const PyMatrix&>().rows;
@@ -132,17 +134,53 @@ std::unique_ptr<PyOperand> make_operand(const py::object& matrix, const std::opt
     result->matrix = matrix;
     const py::gil_scoped_release no_gil;
     result->rows =
-        Operand::prepare(x, numbers, n, measure, precision == "exact" ? Precision::exact : Precision::float32);
+        Operand::prepare(x, numbers, n, measure, precision == "exact" ? Precision::exact : Precision::float32,
+                         screening);
     return result;
+}
+
+std::unique_ptr<Screening> make_screening(const Floats& projection, double norm, const Floats& centroids) {
+    check_matrix(projection, "projection");
+    check_matrix(centroids, "centroids");
+    const auto p = static_cast<std::size_t>(projection.shape(0)), d = static_cast<std::size_t>(projection.shape(1)),
+               count = static_cast<std::size_t>(centroids.shape(0)),
+               coordinates = static_cast<std::size_t>(centroids.shape(1));
+    if ((p != 64 && p != 128) || count < 1 || coordinates > 32)
+        throw py::value_error("projection, centroids: expected (64 or 128, d) and (c, at most 32), got " +
+                              std::string(py::str(projection.attr("shape"))) + " and " +
+                              std::string(py::str(centroids.attr("shape"))));
+    if (!(norm > 0 && norm <= 1))
+        throw py::value_error("norm: expected a number in (0, 1], got " + std::to_string(norm));
+    return std::make_unique<Screening>(std::vector<float>(projection.data(), projection.data() + p * d), p, d,
+                                       std::vector<float>(centroids.data(), centroids.data() + count * coordinates),
+                                       count, coordinates, norm);
+}
+
+/// (count, d) rows as they are stored, bfloat16 as uint16.
+py::array take(const PyMatrix& x, const Integers& rows) {
+    static constexpr const char* stored[] = {"float32", "float16", "uint16", "int8"};
+    check_length(rows, static_cast<std::size_t>(rows.size()), "rows");
+    for (py::ssize_t i = 0; i < rows.size(); ++i)
+        if (rows.data()[i] < 0 || static_cast<std::size_t>(rows.data()[i]) >= x.rows.n)
+            throw py::index_error("rows: expected numbers in [0, " + std::to_string(x.rows.n) + "), got " +
+                                  std::to_string(rows.data()[i]));
+    py::array out(py::dtype(stored[static_cast<int>(x.rows.element)]),
+                  {rows.shape(0), static_cast<py::ssize_t>(x.rows.d)});
+    void* to = out.mutable_data();
+    const std::int64_t* numbers = rows.data();
+    const auto count = static_cast<std::size_t>(rows.shape(0));
+    const py::gil_scoped_release no_gil;
+    x.rows.take(numbers, count, to);
+    return out;
 }
 
 const Operand* other_of(const PyOperand& a, const PyOperand* b) {
     if (b == nullptr) return nullptr;
     const Operand &x = *a.rows, &y = *b->rows;
     if (x.d != y.d || x.x->element != y.x->element || x.x->device != y.x->device || x.metric != y.metric ||
-        x.screened != y.screened)
+        x.screened != y.screened || x.prefix_chunks != y.prefix_chunks || x.prefix_unit != y.prefix_unit)
         throw py::value_error(
-            "b: expected an operand prepared like a: same dimension, dtype, device, metric and precision");
+            "b: expected an operand prepared like a: same dimension, dtype, device, metric, precision and screening");
     return &y;
 }
 
@@ -413,10 +451,14 @@ PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
         .def_property_readonly("element", [](const PyMatrix& x) { return name_of(x.rows.element); })
         .def_property_readonly("device", [](const PyMatrix& x) { return x.rows.device; })
         .def("copies", &copies)
+        .def("take", &take, py::arg("rows").noconvert())
         .def("self_products", &self_products);
+    py::class_<Screening>(m, "Screening")
+        .def(py::init(&make_screening), py::arg("projection").noconvert(), py::arg("norm"),
+             py::arg("centroids").noconvert());
     py::class_<PyOperand>(m, "Operand")
         .def(py::init(&make_operand), py::arg("x"), py::arg("rows").noconvert(), py::arg("metric"),
-             py::arg("precision"))
+             py::arg("precision"), py::arg("screening"))
         .def_property_readonly("n", [](const PyOperand& o) { return o.rows->n; })
         .def_property_readonly("d", [](const PyOperand& o) { return o.rows->d; })
         .def_property_readonly("nbytes", [](const PyOperand& o) { return o.rows->bytes(); });

@@ -31,8 +31,10 @@ class Matrix {
     std::size_t n, d;
     Element element;
 
-    /// (n,) canonical squared norms; and the reverse for `rows` of them.
+    /// (n,) canonical squared norms.
     std::vector<double> squares() const;
+    /// Copies some rows to host memory, without gaps.
+    void take(const std::int64_t* rows, std::size_t count, void* out) const;
     /// Per row the lowest row with the same bits, -1 for the first.
     void find_copies(std::int64_t* copy_of) const;
 
@@ -41,19 +43,34 @@ class Matrix {
     Buffer<char> own_;
 };
 
+/// What the operands of one problem share (see fused_similarity::Screening): a prefix of principal coordinates,
+/// in chunks of 64, and centroids in the first of them by which rows are ordered. In host memory.
+struct Screening {
+    std::vector<float> projection;  // (p, d), p = 64 or 128
+    std::vector<float> centroids;   // (c, cluster_coordinates <= 32)
+    std::size_t p, d, centroid_count, cluster_coordinates;
+    double norm;  // the typical norm of a unit row's first 64 coordinates, in (0, 1]
+    double defect;
+
+    Screening(std::vector<float> projection_, std::size_t p_, std::size_t d_, std::vector<float> centroids_,
+              std::size_t count, std::size_t coordinates, double norm_);
+};
+
 /// Rows of a matrix prepared for tiles: quantised, with their shares of the bound. An *index* is a place in
 /// `rows`; a *position* one in the order that tiles have.
 struct Operand {
     /// rows: `n` rising row numbers of x, null: all. Each must have a finite squared norm, and for cosine not
     /// 0. `x` must outlive this.
     static std::unique_ptr<Operand> prepare(const Matrix& x, const std::int64_t* rows, std::size_t n,
-                                            Metric metric, Precision precision);
+                                            Metric metric, Precision precision, const Screening* screening);
 
     const Matrix* x;
     std::size_t n, d;
     Metric metric;
     bool screened;               // else every pair is scored
-    std::size_t pitch, stages;   // bytes of a quantised row; stages that have shares
+    std::size_t pitch;           // bytes of a quantised row
+    std::size_t prefix_chunks;   // of it
+    double prefix_unit, prefix_extra;  // see JoinParams
     std::vector<std::int64_t> rows;  // by index
     Buffer<std::uint32_t> row_numbers;  // by position
     Buffer<std::uint32_t> order;        // by position: index

@@ -29,27 +29,6 @@ SideView view_of(const Operand& o) {
             static_cast<std::uint32_t>(o.positions())};
 }
 
-/// Of all sets of stages the one with the fewest expected products, from what each stage leaves of a sample.
-std::uint32_t cheapest_plan(const JoinParams& p, const Counters& counters) {
-    const std::uint32_t last = p.stages - 1;
-    std::uint32_t best = 1u << last;
-    double least = std::numeric_limits<double>::infinity();
-    for (std::uint32_t set = 0; set < 1u << last; ++set) {
-        const std::uint32_t plan = set | 1u << last;
-        double cost = 0, alive = 1;
-        std::uint32_t done = 0;
-        for (std::uint32_t s = 0; s < p.stages; ++s) {
-            if ((plan >> s & 1u) == 0) continue;
-            cost += alive * (static_cast<double>(p.stage_chunks[s] - done) + screening_chunks);
-            alive = static_cast<double>(counters.alive[s]) /
-                    static_cast<double>(std::max(counters.screened[s], 1ull));
-            done = p.stage_chunks[s];
-        }
-        if (cost < least) least = cost, best = plan;
-    }
-    return best;
-}
-
 }  // namespace
 
 void screen_whole_rows(bool always) noexcept { whole_rows.store(always); }
@@ -63,12 +42,21 @@ bool run_join(const Operand& a, const Operand* other, const Asking& asking, cons
     p.self = other == nullptr;
     p.screened = a.screened;
     p.pitch = static_cast<std::uint32_t>(a.pitch);
-    const std::vector<std::uint32_t> stages = stage_chunks(p.pitch / chunk_coordinates);
-    p.stages = static_cast<std::uint32_t>(stages.size());
-    std::copy(stages.begin(), stages.end(), p.stage_chunks);
-    p.plan = 1u << (p.stages - 1);
+    p.prefix_chunks = static_cast<std::uint32_t>(a.prefix_chunks);
+    const std::vector<std::uint32_t> rotated = stage_chunks(p.pitch / chunk_coordinates - p.prefix_chunks);
+    p.stages = p.prefix_chunks + static_cast<std::uint32_t>(rotated.size());
+    const auto follow = [&](JoinParams& params, std::uint32_t plan) {
+        const Route route(plan, p.prefix_chunks, rotated);
+        params.plan = plan, params.used_prefix = route.prefix;
+        std::copy(route.chunks_at.begin(), route.chunks_at.end(), params.stage_chunks);
+    };
+    const std::uint32_t every_stage = (1u << p.stages) - 1u;
+    follow(p, 1u << (p.stages - 1));
     p.question = asking.question, p.metric = a.metric, p.threshold = asking.threshold;
-    if (p.screened) p.unit = unit_of(a.d), p.extra = extra_of(a.d);
+    for (std::uint32_t s = 0; p.screened && s < p.stages; ++s) {
+        p.unit[s] = s < p.prefix_chunks ? a.prefix_unit : unit_of(a.d);
+        p.extra[s] = s < p.prefix_chunks ? a.prefix_extra : extra_of(a.d);
+    }
 
     const bool square = asking.question == Question::nearest;
     const auto tiles = [](std::size_t n) { return (n + tile_rows - 1) / tile_rows; };
@@ -105,10 +93,14 @@ bool run_join(const Operand& a, const Operand* other, const Asking& asking, cons
     };
     const auto choose_plan = [&](std::uint32_t tasks) {
         JoinParams sampling = p;
-        sampling.plan = (1u << p.stages) - 1u;
+        follow(sampling, every_stage);
         sampling.sample = std::max(tasks / sampled_tiles, 1u);
         const Counters seen = launch(sampling, 0, tasks);
-        if (seen.screened[0] >= least_sampled) p.plan = cheapest_plan(p, seen);
+        if (seen.screened[0] < least_sampled) return;
+        std::vector<double> alive;
+        for (std::uint32_t s = 0; s < p.stages; ++s)
+            alive.push_back(static_cast<double>(seen.alive[s]) / static_cast<double>(seen.screened[s]));
+        follow(p, cheapest_plan(alive, p.prefix_chunks, rotated, screening_chunks));
     };
     const std::uint32_t tasks = schedule.tasks();
     const bool chooses = p.screened && p.stages > 1 && !whole_rows.load() && schedule.tiles() > 2 * least_sampled;

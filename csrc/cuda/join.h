@@ -37,12 +37,14 @@ struct Counters {
 struct JoinParams {
     SideView a, b;
     std::uint32_t self, screened, pitch, stages;
+    // See Route. The sums begin anew behind the prefix, whose chunks used are the first of a row.
+    std::uint32_t prefix_chunks, used_prefix;
     std::uint32_t stage_chunks[most_stages];
     std::uint32_t plan;  // bit s: tiles are screened at stage s; the last always is
     Question question;
     Metric metric;
     float threshold;
-    double unit, extra;
+    double unit[most_stages], extra[most_stages];  // of a stage's sums, in cosine; what float32 loses beside shares
     // Tasks, see Schedule.
     const std::uint32_t* first_task;
     std::uint32_t strips, tiles_a, tiles_b, tiles_of_strip, tasks_end;

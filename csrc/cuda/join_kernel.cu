@@ -14,15 +14,20 @@ namespace {
 using fused_similarity::Ranked;
 
 constexpr std::uint32_t block_threads = 256, warps = block_threads / 32;
-// A warp has 64 x 32 of a tile: 4 x 4 products of 16 x 8.
-constexpr std::uint32_t warp_rows = 64, warp_cols = 32, row_parts = 4, col_parts = 4;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define PYCURATE_WARPGROUPS 1
+#else
+#define PYCURATE_WARPGROUPS 0
+#endif
+// What a warp has of a tile, in parts of 16 x 8: 16 x 128 where four warps multiply together, else 64 x 32.
+constexpr std::uint32_t row_parts = PYCURATE_WARPGROUPS ? 1 : 4, col_parts = PYCURATE_WARPGROUPS ? 16 : 4;
 // Chunks of a tile that stay in shared memory: those of a for a whole task, those of b one tile ahead.
 constexpr std::uint32_t resident_chunks = 2;
 constexpr std::uint32_t ring_slots = 3;
 constexpr std::uint32_t list_entries = (tile_rows / warps) * tile_rows;  // a warp's pairs of a tile
 
 struct Shared {
-    alignas(128) std::int8_t a[resident_chunks][chunk_bytes];
+    alignas(1024) std::int8_t a[resident_chunks][chunk_bytes];
     alignas(128) std::int8_t b[2][resident_chunks][chunk_bytes];
     union {
         alignas(128) std::int8_t ring[ring_slots][2][chunk_bytes];
@@ -69,6 +74,68 @@ __device__ void load_chunk(std::int8_t* to, const SideView& side, std::uint32_t 
     }
 }
 
+/// Sums of a warp's part of a tile: [row part][column part][2 * (row + 8?) + (column + 1?)].
+struct Sums {
+    std::int32_t of[row_parts][col_parts][4];
+};
+
+// The row and the column in its tile of a sum that this thread has.
+__device__ std::uint32_t row_of(std::uint32_t r, std::uint32_t half) {
+    const std::uint32_t warp = threadIdx.x / 32, in_part = r * 16 + half * 8 + threadIdx.x % 32 / 4;
+    return (PYCURATE_WARPGROUPS ? warp * 16 : warp % 2 * 64) + in_part;
+}
+__device__ std::uint32_t col_of(std::uint32_t c, std::uint32_t second) {
+    return (PYCURATE_WARPGROUPS ? 0 : threadIdx.x / 64 * 32) + c * 8 + threadIdx.x % 4 * 2 + second;
+}
+
+#if PYCURATE_WARPGROUPS
+
+/// Makes what this thread copied visible to the tensor cores, which read shared memory by themselves.
+__device__ void publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/// Describes a chunk for them: rows of 64 bytes in groups of eight, 512 bytes apart, segments moved as
+/// place_in_chunk says, which is the 64-byte swizzle.
+__device__ std::uint64_t describe(std::uint32_t address) {
+    return static_cast<std::uint64_t>(address >> 4 & 0x3fffu) | 1ull << 16 |
+           static_cast<std::uint64_t>(8 * chunk_coordinates >> 4) << 32 | 2ull << 62;
+}
+
+/// Multiplies 64 rows with 128 columns over 32 coordinates.
+__device__ void multiply_add(std::int32_t (&s)[16][4], std::uint64_t a, std::uint64_t b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, %64, %65, 1;"
+        : "+r"(s[0][0]), "+r"(s[0][1]), "+r"(s[0][2]), "+r"(s[0][3]), "+r"(s[1][0]), "+r"(s[1][1]),
+          "+r"(s[1][2]), "+r"(s[1][3]), "+r"(s[2][0]), "+r"(s[2][1]), "+r"(s[2][2]), "+r"(s[2][3]),
+          "+r"(s[3][0]), "+r"(s[3][1]), "+r"(s[3][2]), "+r"(s[3][3]), "+r"(s[4][0]), "+r"(s[4][1]),
+          "+r"(s[4][2]), "+r"(s[4][3]), "+r"(s[5][0]), "+r"(s[5][1]), "+r"(s[5][2]), "+r"(s[5][3]),
+          "+r"(s[6][0]), "+r"(s[6][1]), "+r"(s[6][2]), "+r"(s[6][3]), "+r"(s[7][0]), "+r"(s[7][1]),
+          "+r"(s[7][2]), "+r"(s[7][3]), "+r"(s[8][0]), "+r"(s[8][1]), "+r"(s[8][2]), "+r"(s[8][3]),
+          "+r"(s[9][0]), "+r"(s[9][1]), "+r"(s[9][2]), "+r"(s[9][3]), "+r"(s[10][0]), "+r"(s[10][1]),
+          "+r"(s[10][2]), "+r"(s[10][3]), "+r"(s[11][0]), "+r"(s[11][1]), "+r"(s[11][2]), "+r"(s[11][3]),
+          "+r"(s[12][0]), "+r"(s[12][1]), "+r"(s[12][2]), "+r"(s[12][3]), "+r"(s[13][0]), "+r"(s[13][1]),
+          "+r"(s[13][2]), "+r"(s[13][3]), "+r"(s[14][0]), "+r"(s[14][1]), "+r"(s[14][2]), "+r"(s[14][3]),
+          "+r"(s[15][0]), "+r"(s[15][1]), "+r"(s[15][2]), "+r"(s[15][3])
+        : "l"(a), "l"(b));
+}
+
+__device__ void multiply_chunk(Sums& sums, const std::int8_t* a, const std::int8_t* b) {
+    const std::uint32_t rows = threadIdx.x / 128 * 64 * chunk_coordinates;
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+    for (std::uint32_t step = 0; step < chunk_coordinates; step += 32)
+        multiply_add(sums.of[0], describe(shared_address(a) + rows + step), describe(shared_address(b) + step));
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+}
+
+#else
+
+__device__ void publish() {}
+
 __device__ void load_matrices(std::uint32_t (&out)[4], std::uint32_t at) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
@@ -84,15 +151,9 @@ __device__ void multiply_add(std::int32_t (&sum)[4], const std::uint32_t (&a)[4]
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// Sums of a warp's part of a tile: [row part][column part][2 * (row + 8?) + (column + 1?)].
-struct Sums {
-    std::int32_t of[row_parts][col_parts][4];
-};
-
 __device__ void multiply_chunk(Sums& sums, const std::int8_t* a, const std::int8_t* b) {
     const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const std::uint32_t row = warp % 2 * warp_rows + lane % 16;
-    const std::uint32_t col = warp / 2 * warp_cols + lane % 8 + lane / 16 * 8;
+    const std::uint32_t row = warp % 2 * 64 + lane % 16, col = warp / 2 * 32 + lane % 8 + lane / 16 * 8;
     const std::uint32_t base_a = shared_address(a), base_b = shared_address(b);
 #pragma unroll
     for (std::uint32_t step = 0; step < chunk_coordinates / 32; ++step) {
@@ -111,13 +172,7 @@ __device__ void multiply_chunk(Sums& sums, const std::int8_t* a, const std::int8
     }
 }
 
-// The row and the column in its tile of a sum that this thread has.
-__device__ std::uint32_t row_of(std::uint32_t r, std::uint32_t half) {
-    return threadIdx.x / 32 % 2 * warp_rows + r * 16 + half * 8 + threadIdx.x % 32 / 4;
-}
-__device__ std::uint32_t col_of(std::uint32_t c, std::uint32_t second) {
-    return threadIdx.x / 64 * warp_cols + c * 8 + threadIdx.x % 4 * 2 + second;
-}
+#endif
 
 /// For each pair of this thread that may reach its limit after stage s, `visit(row, column)`; whether there
 /// is one.
@@ -125,30 +180,30 @@ template <bool cosine, class Visit>
 __device__ bool survivors(const JoinParams& p, const Shared& shared, const Sums& sums, std::uint32_t s,
                           std::uint32_t tile_a, std::uint32_t tile_b, const std::int32_t* share_b,
                           const Visit& visit) {
-    std::int32_t shares[col_parts][2];
-#pragma unroll
-    for (std::uint32_t c = 0; c < col_parts; ++c) {
-        const int2 both = *reinterpret_cast<const int2*>(share_b + col_of(c, 0));
-        shares[c][0] = both.x, shares[c][1] = both.y;
-    }
+    const auto shares_of = [&](std::uint32_t c) {
+        return *reinterpret_cast<const int2*>(share_b + col_of(c, 0));
+    };
     if constexpr (cosine) {
         std::int32_t below = -1;  // the sign of all sums less their limits
-
+        std::int32_t limits[row_parts][2];
 #pragma unroll
         for (std::uint32_t r = 0; r < row_parts; ++r)
+            limits[r][0] = shared.limits[s][row_of(r, 0)], limits[r][1] = shared.limits[s][row_of(r, 1)];
 #pragma unroll
-            for (std::uint32_t half = 0; half < 2; ++half) {
-                const std::int32_t limit = shared.limits[s][row_of(r, half)];
+        for (std::uint32_t c = 0; c < col_parts; ++c) {
+            const int2 share = shares_of(c);
 #pragma unroll
-                for (std::uint32_t c = 0; c < col_parts; ++c)
+            for (std::uint32_t r = 0; r < row_parts; ++r)
 #pragma unroll
-                    for (std::uint32_t k = 0; k < 2; ++k)
-                        below &= sums.of[r][c][half * 2 + k] + shares[c][k] - limit;
-            }
+                for (std::uint32_t half = 0; half < 2; ++half) {
+                    below &= sums.of[r][c][half * 2] + share.x - limits[r][half];
+                    below &= sums.of[r][c][half * 2 + 1] + share.y - limits[r][half];
+                }
+        }
         if (below < 0) return false;
     }
     bool any = false;
-    const float unit = static_cast<float>(p.unit), extra = static_cast<float>(p.extra);
+    const float unit = static_cast<float>(p.unit[s]), extra = static_cast<float>(p.extra[s]);
 #pragma unroll
     for (std::uint32_t r = 0; r < row_parts; ++r)
 #pragma unroll
@@ -158,7 +213,8 @@ __device__ bool survivors(const JoinParams& p, const Shared& shared, const Sums&
             for (std::uint32_t c = 0; c < col_parts; ++c)
 #pragma unroll
                 for (std::uint32_t k = 0; k < 2; ++k) {
-                    const std::int32_t sum = sums.of[r][c][half * 2 + k] + shares[c][k];
+                    const int2 share_of_c = shares_of(c);
+                    const std::int32_t sum = sums.of[r][c][half * 2 + k] + (k == 0 ? share_of_c.x : share_of_c.y);
                     bool reaches;
                     if constexpr (cosine) {
                         reaches = sum >= shared.limits[s][row];
@@ -184,10 +240,11 @@ __device__ void set_limits(const JoinParams& p, Shared& shared, std::uint32_t ti
     const std::uint32_t i = tile_a * tile_rows + row;
     shared.score_limits[row] = limit;
     if (p.metric != Metric::cosine || !p.screened) return;
-    const std::int32_t least =
-        i < p.a.n ? fused_similarity::least_sum_of(limit, p.extra, p.unit, most_limit) : unreachable_limit;
     for (std::uint32_t s = 0; s < p.stages; ++s)
-        shared.limits[s][row] = i < p.a.n ? least - p.a.shares[s * p.a.positions + i] : unreachable_limit;
+        shared.limits[s][row] =
+            i < p.a.n ? fused_similarity::least_sum_of(limit, p.extra[s], p.unit[s], most_limit) -
+                            p.a.shares[s * p.a.positions + i]
+                      : unreachable_limit;
 }
 
 /// What the worst of a full list of nearest rows says, or nothing.
@@ -360,11 +417,16 @@ __device__ __noinline__ void score_survivors(const JoinParams& p, Shared& shared
 
 // The loop ------------------------------------------------------------------------------------------------
 
+/// The chunk of a row that a tile goes through as its k-th.
+__device__ std::uint32_t chunk_at(const JoinParams& p, std::uint32_t k) {
+    return k < p.used_prefix ? k : k - p.used_prefix + p.prefix_chunks;
+}
+
 __device__ void start_tile(const JoinParams& p, Shared& shared, std::uint32_t tile_b, std::uint32_t buffer,
                            std::uint32_t first_stage) {
     const std::uint32_t chunks = min(p.stage_chunks[p.stages - 1], resident_chunks);
     for (std::uint32_t chunk = 0; chunk < chunks; ++chunk)
-        load_chunk<false>(shared.b[buffer][chunk], p.b, p.pitch, tile_b, chunk);
+        load_chunk<false>(shared.b[buffer][chunk], p.b, p.pitch, tile_b, chunk_at(p, chunk));
     if (threadIdx.x < tile_rows * 4 / segment_bytes)
         copy_far(shared_address(shared.share_b[buffer] + threadIdx.x * 4),
                  p.b.shares + first_stage * p.b.positions + tile_b * tile_rows + threadIdx.x * 4);
@@ -375,20 +437,23 @@ template <bool cosine>
 __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t tile_a, std::uint32_t tile_b,
                             std::uint32_t buffer, std::uint32_t plan) {
     Sums sums;
+    const auto clear = [&] {
 #pragma unroll
-    for (std::uint32_t r = 0; r < row_parts; ++r)
+        for (std::uint32_t r = 0; r < row_parts; ++r)
 #pragma unroll
-        for (std::uint32_t c = 0; c < col_parts; ++c)
+            for (std::uint32_t c = 0; c < col_parts; ++c)
 #pragma unroll
-            for (std::uint32_t k = 0; k < 4; ++k) sums.of[r][c][k] = 0;
+                for (std::uint32_t k = 0; k < 4; ++k) sums.of[r][c][k] = 0;
+    };
+    clear();
     const std::uint32_t chunks = p.stage_chunks[p.stages - 1];
     std::uint32_t stage = __ffs(static_cast<int>(plan)) - 1;
     const std::uint32_t first_stage = stage;
     const auto start_ring = [&](std::uint32_t chunk) {
         if (chunk < chunks) {
             std::int8_t(*slot)[chunk_bytes] = shared.ring[chunk % ring_slots];
-            load_chunk<true>(slot[0], p.a, p.pitch, tile_a, chunk);
-            load_chunk<false>(slot[1], p.b, p.pitch, tile_b, chunk);
+            load_chunk<true>(slot[0], p.a, p.pitch, tile_a, chunk_at(p, chunk));
+            load_chunk<false>(slot[1], p.b, p.pitch, tile_b, chunk_at(p, chunk));
         }
         commit();
     };
@@ -408,6 +473,7 @@ __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t t
                 ring_started = true;
             }
             wait_until<1>();
+            publish();
             __syncthreads();
             start_ring(chunk + 2);
             multiply_chunk(sums, shared.ring[chunk % ring_slots][0], shared.ring[chunk % ring_slots][1]);
@@ -431,6 +497,7 @@ __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t t
         if (!alive && p.sample == 0) return false;
         plan &= plan - 1u;
         if (!last) stage = __ffs(static_cast<int>(plan)) - 1;
+        if (chunk + 1 == p.used_prefix) clear();
     }
     return true;
 }
@@ -438,7 +505,7 @@ __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t t
 template <bool cosine>
 __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_constant__ JoinParams p) {
     extern __shared__ char memory[];
-    Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<std::uintptr_t>(memory) + 127) / 128 * 128);
+    Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<std::uintptr_t>(memory) + 1023) / 1024 * 1024);
     const std::uint32_t first_stage = __ffs(static_cast<int>(p.plan)) - 1;
     const bool square = p.question == Question::nearest;  // both halves of a self-join
     for (std::uint32_t k = threadIdx.x; k < tile_rows * tile_rows / 32; k += block_threads)
@@ -472,7 +539,7 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
         }
         if (p.screened) {
             for (std::uint32_t chunk = 0; chunk < min(p.stage_chunks[p.stages - 1], resident_chunks); ++chunk)
-                load_chunk<true>(shared.a[chunk], p.a, p.pitch, tile_a, chunk);
+                load_chunk<true>(shared.a[chunk], p.a, p.pitch, tile_a, chunk_at(p, chunk));
             start_tile(p, shared, begin, buffer, first_stage);
             commit();
         }
@@ -488,6 +555,7 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
                 }
             }
             wait_until<0>();
+            publish();
             stopped = __syncthreads_or(stop);
             if (stopped) break;
             if (p.screened && tile_b + 1 < end) start_tile(p, shared, tile_b + 1, buffer ^ 1u, first_stage);
@@ -520,7 +588,7 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
     }
 }
 
-constexpr std::size_t shared_bytes = sizeof(Shared) + 128;
+constexpr std::size_t shared_bytes = sizeof(Shared) + 1024;
 
 }  // namespace
 

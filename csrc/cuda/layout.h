@@ -31,7 +31,11 @@ constexpr std::int32_t passing_share = 1 << 27;
 constexpr double most_limit = 0x1p28;
 constexpr std::int32_t unreachable_limit = 1 << 30;
 
-/// Chunks after which tiles may be screened, rising; the last has all.
+/// Stages: rows may begin with up to two chunks of principal coordinates, of which each has a stage; then come
+/// all coordinates, rotated, with a stage after some of the chunks and after the last.
+constexpr std::uint32_t most_prefix_chunks = 2, most_stages = 12;
+
+/// Chunks of rotated coordinates after which tiles may be screened, rising; the last has all.
 inline std::vector<std::uint32_t> stage_chunks(std::uint32_t chunks) {
     std::vector<std::uint32_t> stages;
     for (const std::uint32_t stage : {1u, 2u, 3u, 4u, 6u, 8u, 12u})
@@ -39,7 +43,43 @@ inline std::vector<std::uint32_t> stage_chunks(std::uint32_t chunks) {
     stages.push_back(chunks);
     return stages;
 }
-constexpr std::uint32_t most_stages = 8;
+
+/// Which chunks a tile goes through: those of the prefix that a stage of `plan` asks for, then the rotated
+/// ones. Bit s of a plan is stage s; the last is always there.
+struct Route {
+    std::uint32_t prefix = 0;               // chunks of the prefix that are used
+    std::vector<std::uint32_t> chunks_at;   // per stage: how many chunks a tile has gone through by then
+
+    Route(std::uint32_t plan, std::uint32_t prefix_chunks, const std::vector<std::uint32_t>& rotated) {
+        for (std::uint32_t s = 0; s < prefix_chunks; ++s)
+            if ((plan >> s & 1u) != 0) prefix = s + 1;
+        for (std::uint32_t s = 0; s < prefix_chunks; ++s) chunks_at.push_back(s + 1);
+        for (const std::uint32_t chunks : rotated) chunks_at.push_back(prefix + chunks);
+    }
+};
+
+/// Of all plans the one with the fewest expected chunks, where a share `alive[s]` of tiles is left by stage s
+/// and screening a tile costs `screening_chunks` besides.
+inline std::uint32_t cheapest_plan(const std::vector<double>& alive, std::uint32_t prefix_chunks,
+                                   const std::vector<std::uint32_t>& rotated, double screening_chunks) {
+    const auto last = static_cast<std::uint32_t>(alive.size() - 1);
+    std::uint32_t best = 1u << last;
+    double least = -1.0;
+    for (std::uint32_t set = 0; set < 1u << last; ++set) {
+        const std::uint32_t plan = set | 1u << last;
+        const Route route(plan, prefix_chunks, rotated);
+        double cost = 0, left = 1;
+        std::uint32_t done = 0;
+        for (std::uint32_t s = 0; s <= last; ++s) {
+            if ((plan >> s & 1u) == 0) continue;
+            cost += left * (static_cast<double>(route.chunks_at[s] - done) + screening_chunks);
+            left = std::min(left, alive[s]);
+            done = route.chunks_at[s];
+        }
+        if (least < 0 || cost < least) least = cost, best = plan;
+    }
+    return best;
+}
 
 /// The tasks of a join, in the order in which they are taken: for each strip of b the tiles of a that meet
 /// it, so that tasks which run at a time read the same rows of b.

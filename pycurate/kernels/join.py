@@ -13,7 +13,7 @@ from pycurate.kernels.arrays import matrix_of, require_option, thread_count_of
 from pycurate.kernels.device import cuda_kernels, device_of, on_device
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices, self_similarities
 from pycurate.kernels.rowwise import Metric
-from pycurate.kernels.screening import screening_of
+from pycurate.kernels.screening import cuda_screening_of, screening_of
 
 if TYPE_CHECKING:
     from pycurate import _core_cuda
@@ -72,14 +72,22 @@ class Join(NamedTuple):
     ) -> tuple[Operand, Operand | None]:
         """Some rows of each side as the kernels take them; they share what screening them needs."""
         both = (left,) if right is None else (left, right)
+        asked = limit is not None or neighbors is not None
+        asked = asked and self.metric == "cosine" and self.precision == "exact"
         if self.device is not None:
-            made = [self._on_device(*side) for side in both]
+            matrices = [
+                (side.array, side.element, rows) for side, rows in both if not isinstance(side.array, np.ndarray)
+            ]
+            prefix = cuda_screening_of(matrices, limit, neighbors) if asked else None
+            made = [
+                cuda_kernels().Operand(
+                    x, None if len(rows) == x.shape[0] else rows, self.metric, self.precision, prefix
+                )
+                for x, _, rows in matrices
+            ]
             return made[0], None if right is None else made[1]
         sides = [(side.array, side.element, rows) for side, rows in both if isinstance(side.array, np.ndarray)]
-        asked = limit is not None or neighbors is not None
-        screening = None
-        if asked and self.metric == "cosine" and self.precision == "exact":
-            screening = screening_of(sides, limit, neighbors, self.threads)
+        screening = screening_of(sides, limit, neighbors, self.threads) if asked else None
 
         def operand(side: Side, rows: Indices) -> Operand:
             assert isinstance(side.array, np.ndarray)
@@ -90,10 +98,15 @@ class Join(NamedTuple):
 
         return operand(*left), None if right is None else operand(*right)
 
-    def _on_device(self, side: Side, rows: Indices) -> Operand:
-        assert not isinstance(side.array, np.ndarray)
-        part = None if len(rows) == side.array.shape[0] else rows
-        return cuda_kernels().Operand(side.array, part, self.metric, self.precision)
+    def _on_device(
+        self, sides: list[tuple[Any, Any, Indices]], asked: bool, limit: float | None, neighbors: int | None
+    ) -> tuple[Operand, Operand | None]:
+        screening = cuda_screening_of(sides, limit, neighbors) if asked else None
+        made = []
+        for x, _, rows in sides:
+            part = None if len(rows) == x.shape[0] else rows
+            made.append(cuda_kernels().Operand(x, part, self.metric, self.precision, screening))
+        return made[0], made[1] if len(made) > 1 else None
 
 
 def join_of(

@@ -47,16 +47,7 @@ Screening::Screening(const float* rows, std::size_t p_, std::size_t d_, const fl
       norms(std::move(norms_)),
       projection(in_chunks(rows, p_, d_)),
       centroids(in_chunks(centroid_rows, c, cluster_coordinates_)),
-      defect(0) {
-    for (std::size_t i = 0; i < p; ++i)
-        for (std::size_t k = 0; k <= i; ++k) {
-            double dot = i == k ? -1.0 : 0.0;
-            for (std::size_t j = 0; j < d; ++j)
-                dot += static_cast<double>(rows[i * d + j]) * static_cast<double>(rows[k * d + j]);
-            defect += dot * dot * (i == k ? 1.0 : 2.0);
-        }
-    defect = std::sqrt(defect);
-}
+      defect(defect_of(rows, p_, d_)) {}
 
 void Operand::scores(const std::uint32_t* positions, const Operand& other, const std::uint32_t* others,
                      std::size_t count, float* out) const noexcept {

@@ -68,6 +68,19 @@ inline double scale_of(std::size_t coordinates, double norm) noexcept {
     return 4.0 * norm / std::sqrt(static_cast<double>(coordinates)) / 127.0;
 }
 
+/// Frobenius norm of rows * rows' - 1 of (p, d) rows that are orthonormal but for rounding.
+inline double defect_of(const float* rows, std::size_t p, std::size_t d) noexcept {
+    double defect = 0;
+    for (std::size_t i = 0; i < p; ++i)
+        for (std::size_t k = 0; k <= i; ++k) {
+            double dot = i == k ? -1.0 : 0.0;
+            for (std::size_t j = 0; j < d; ++j)
+                dot += static_cast<double>(rows[i * d + j]) * static_cast<double>(rows[k * d + j]);
+            defect += dot * dot * (i == k ? 1.0 : 2.0);
+        }
+    return std::sqrt(defect);
+}
+
 /// What float32 sums of squares over a stage's coordinates say of a unit row.
 struct RowSums {
     float squares, errors;  // of the coordinates, and of what quantising them lost
