@@ -1,4 +1,4 @@
-"""The embeddings of ``benchmarks/embeddings.py``, made on a GPU: float16 rows of unit length, near-duplicates planted."""
+"""The embeddings of ``benchmarks/embeddings.py``, made on a GPU: float16 unit rows, near-duplicates planted."""
 
 from __future__ import annotations
 

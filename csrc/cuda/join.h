@@ -67,6 +67,8 @@ struct JoinParams {
     // nearest
     unsigned long long* lists;  // (n of a, k) by position, falling
     std::uint32_t k;
+    uint2* postponed;  // (blocks, warps, postponed_room): position of b, packed row and sum
+    std::uint32_t postponed_room;
 };
 
 /// What a question adds to the parameters of a join, and what happens after each launch of the kernel.
@@ -82,6 +84,8 @@ struct Asking {
 /// False: stopped by `poll`.
 bool run_join(const Operand& a, const Operand* b, const Asking& asking, const Poll& poll, Work& work);
 
+/// Warps of a block of the kernel.
+constexpr std::uint32_t block_warps = 8;
 /// Starts the kernel on the current device.
 void launch_join(const JoinParams& params, std::uint32_t blocks);
 /// Blocks of the kernel that the current device holds at a time.

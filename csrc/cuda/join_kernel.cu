@@ -13,7 +13,7 @@ namespace {
 
 using fused_similarity::Ranked;
 
-constexpr std::uint32_t block_threads = 256, warps = block_threads / 32;
+constexpr std::uint32_t block_threads = 256, warps = block_warps;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define PYCURATE_WARPGROUPS 1
 #else
@@ -24,7 +24,11 @@ constexpr std::uint32_t row_parts = PYCURATE_WARPGROUPS ? 1 : 4, col_parts = PYC
 // Chunks of a tile that stay in shared memory: those of a for a whole task, those of b one tile ahead.
 constexpr std::uint32_t resident_chunks = 2;
 constexpr std::uint32_t ring_slots = 3;
-constexpr std::uint32_t list_entries = (tile_rows / warps) * tile_rows;  // a warp's pairs of a tile
+constexpr std::uint32_t list_entries = tile_rows / warps * tile_rows;  // a warp's pairs of a tile
+
+// Pairs that a warp scores at a time, two threads each.
+constexpr std::uint32_t scored_together = 16;
+constexpr std::uint32_t warp_tile_rows = tile_rows / warps;
 
 struct Shared {
     alignas(1024) std::int8_t a[resident_chunks][chunk_bytes];
@@ -37,6 +41,9 @@ struct Shared {
     std::int32_t limits[most_stages][tile_rows];     // of sums, what a row's share takes deducted
     float score_limits[tile_rows];
     std::uint32_t mask[tile_rows][tile_rows / 32];  // pairs that may matter
+    std::int32_t last_shares[tile_rows];            // of a's rows, of the last stage
+    uint2 waiting[warps][scored_together];          // positions of pairs that wait to be scored
+    std::uint32_t waiting_count[warps], postponed_count[warps];
     std::uint32_t task, begin;
 };
 
@@ -174,8 +181,8 @@ __device__ void multiply_chunk(Sums& sums, const std::int8_t* a, const std::int8
 
 #endif
 
-/// For each pair of this thread that may reach its limit after stage s, `visit(row, column)`; whether there
-/// is one.
+/// For each pair of this thread that may reach its limit after stage s, `visit(row, column, sum, share of the
+/// column)`; whether there is one.
 template <bool cosine, class Visit>
 __device__ bool survivors(const JoinParams& p, const Shared& shared, const Sums& sums, std::uint32_t s,
                           std::uint32_t tile_a, std::uint32_t tile_b, const std::int32_t* share_b,
@@ -226,7 +233,7 @@ __device__ bool survivors(const JoinParams& p, const Shared& shared, const Sums&
                             p.a.factors[i] * p.b.factors[j] * most + p.a.biases[i] + p.b.biases[j];
                         reaches = !(upper < shared.score_limits[row]);
                     }
-                    if (reaches) visit(row, col_of(c, k));
+                    if (reaches) visit(row, col_of(c, k), sum, k == 0 ? share_of_c.x : share_of_c.y);
                     any = any || reaches;
                 }
         }
@@ -251,6 +258,30 @@ __device__ void set_limits(const JoinParams& p, Shared& shared, std::uint32_t ti
 __device__ float limit_of_list(const JoinParams& p, std::uint32_t i) {
     const unsigned long long worst = p.lists[static_cast<std::size_t>(i) * p.k + p.k - 1];
     return worst == Ranked::none ? -INFINITY : Ranked::score(worst);
+}
+
+// Pairs of which only the upper bound reaches a row's limit wait until the limits are final; most fall to them.
+
+/// A row of its warp and the upper bound of a sum, in 4 and 28 bits.
+__device__ std::uint32_t pack_postponed(std::uint32_t row, std::int32_t sum) {
+    const std::int32_t most = (1 << 27) - 1;
+    const std::int32_t kept = sum > most ? most : sum < -most ? -most : sum;
+    return row % warp_tile_rows << 28 | static_cast<std::uint32_t>(kept + (1 << 27));
+}
+__device__ std::int32_t postponed_sum(std::uint32_t packed) {
+    return static_cast<std::int32_t>(packed & 0x0fffffffu) - (1 << 27);
+}
+__device__ uint2* postponed_of(const JoinParams& p, std::uint32_t warp) {
+    return p.postponed + (std::size_t{blockIdx.x} * warps + warp) * p.postponed_room;
+}
+/// False: there is no room.
+__device__ bool postpone(const JoinParams& p, Shared& shared, std::uint32_t row, std::uint32_t j, std::int32_t sum) {
+    const std::uint32_t warp = row / warp_tile_rows;
+    if (*static_cast<volatile std::uint32_t*>(&shared.postponed_count[warp]) >= p.postponed_room) return false;
+    const std::uint32_t at = atomicAdd(&shared.postponed_count[warp], 1u);
+    if (at >= p.postponed_room) return false;
+    postponed_of(p, warp)[at] = make_uint2(j, pack_postponed(row, sum));
+    return true;
 }
 
 // Sets of connected rows ---------------------------------------------------------------------------------
@@ -380,15 +411,24 @@ __device__ void take(const JoinParams& p, Shared& shared, std::uint32_t tile_a, 
     __syncwarp();
 }
 
-/// Scores the pairs of the mask, each warp those of its 16 rows.
+/// Scores sixteen pairs of positions at most, of this warp's rows.
+__device__ void score_pairs(const JoinParams& p, Shared& shared, std::uint32_t tile_a, bool there, uint2 pair) {
+    const double dot =
+        canonical_dot(p.a.rows.row(p.a.row_numbers[pair.x]), p.b.rows.row(p.b.row_numbers[pair.y]), p.a.rows.d,
+                      p.a.rows.element, p.a.rows.aligned && p.b.rows.aligned, ~0u);
+    const float score = rowwise::similarity_of(p.metric, dot, p.a.squares[pair.x], p.b.squares[pair.y]);
+    take(p, shared, tile_a, there, pair.x, pair.y, score);
+}
+
+/// Scores the pairs of the mask, each warp those of its 16 rows, as many as fill a warp; the rest wait.
 __device__ __noinline__ void score_survivors(const JoinParams& p, Shared& shared, std::uint32_t tile_a,
-                                std::uint32_t tile_b) {
-    constexpr std::uint32_t rows = tile_rows / warps, words = tile_rows / 32;
+                                             std::uint32_t tile_b) {
+    constexpr std::uint32_t words = tile_rows / 32;
     const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     std::uint16_t* list = shared.lists[warp];
     std::uint32_t count = 0;
-    for (std::uint32_t at = 0; at < rows * words; ++at) {
-        const std::uint32_t row = warp * rows + at / words, col = at % words * 32 + lane;
+    for (std::uint32_t at = 0; at < warp_tile_rows * words; ++at) {
+        const std::uint32_t row = warp * warp_tile_rows + at / words, col = at % words * 32 + lane;
         const std::uint32_t word = shared.mask[row][at % words];
         if (word == 0) continue;
         const std::uint32_t i = tile_a * tile_rows + row, j = tile_b * tile_rows + col;
@@ -397,22 +437,72 @@ __device__ __noinline__ void score_survivors(const JoinParams& p, Shared& shared
         if (p.question == Question::forest)
             there = there && root_of(p.parents, i) != root_of(p.parents, p.offset_b + j);
         const std::uint32_t those = __ballot_sync(~0u, there);
-        if (there) list[count + __popc(those & ((1u << lane) - 1u))] = static_cast<std::uint16_t>(row * tile_rows + col);
+        if (there)
+            list[count + __popc(those & ((1u << lane) - 1u))] = static_cast<std::uint16_t>(row * tile_rows + col);
         count += __popc(those);
     }
     __syncwarp();
-    if (lane == 0 && count > 0) atomicAdd(&p.counters->scored, static_cast<unsigned long long>(count));
-    for (std::uint32_t begin = 0; begin < count; begin += 16) {
-        const std::uint32_t at = begin + lane / 2;
-        const bool there = at < count;
-        const std::uint32_t pair = list[there ? at : begin];
-        const std::uint32_t i = tile_a * tile_rows + pair / tile_rows, j = tile_b * tile_rows + pair % tile_rows;
-        const double dot = canonical_dot(p.a.rows.row(p.a.row_numbers[i]), p.b.rows.row(p.b.row_numbers[j]),
-                                         p.a.rows.d, p.a.rows.element, p.a.rows.aligned && p.b.rows.aligned,
-                                         ~0u);
-        const float score = rowwise::similarity_of(p.metric, dot, p.a.squares[i], p.b.squares[j]);
-        take(p, shared, tile_a, there, i, j, score);
+    if (count == 0) return;
+    if (lane == 0) atomicAdd(&p.counters->scored, static_cast<unsigned long long>(count));
+    const std::uint32_t waited = shared.waiting_count[warp], all = waited + count;
+    const auto pair_at = [&](std::uint32_t at) {
+        if (at < waited) return shared.waiting[warp][at];
+        const std::uint32_t pair = list[min(at, all - 1u) - waited];
+        return make_uint2(tile_a * tile_rows + pair / tile_rows, tile_b * tile_rows + pair % tile_rows);
+    };
+    std::uint32_t begin = 0;
+    for (; begin + scored_together <= all; begin += scored_together)
+        score_pairs(p, shared, tile_a, true, pair_at(begin + lane / 2));
+    const uint2 rest = pair_at(begin + lane);
+    __syncwarp();
+    if (begin + lane < all) shared.waiting[warp][lane] = rest;
+    if (lane == 0) shared.waiting_count[warp] = all - begin;
+    __syncwarp();
+}
+
+/// Scores what waits and, of what was postponed, what still reaches its limit.
+__device__ __noinline__ void score_rest(const JoinParams& p, Shared& shared, std::uint32_t tile_a) {
+    const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const auto flush = [&] {
+        const std::uint32_t waiting = shared.waiting_count[warp];
+        if (waiting > 0)
+            score_pairs(p, shared, tile_a, lane / 2 < waiting, shared.waiting[warp][min(lane / 2, waiting - 1u)]);
+        __syncwarp();
+        if (lane == 0) shared.waiting_count[warp] = 0;
+        __syncwarp();
+    };
+    flush();
+    const std::uint32_t count = min(shared.postponed_count[warp], p.postponed_room);
+    const uint2* postponed = postponed_of(p, warp);
+    std::uint32_t scored = 0;
+    for (std::uint32_t begin = 0; begin < count; begin += scored_together) {
+        const std::uint32_t at = begin + lane;
+        uint2 pair = make_uint2(0, 0);
+        bool there = lane < scored_together && at < count;
+        if (there) {
+            pair = postponed[at];
+            const std::uint32_t row = warp * warp_tile_rows + (pair.y >> 28);
+            there = postponed_sum(pair.y) >= shared.limits[p.stages - 1][row];
+            pair = make_uint2(tile_a * tile_rows + row, pair.x);
+            there = there && pair.x < p.a.n && pair.y < p.b.n && !(p.self && pair.x == pair.y);
+        }
+        // What is left fills the sixteen places up, and is scored when they are full.
+        const std::uint32_t those = __ballot_sync(~0u, there), more = __popc(those);
+        const std::uint32_t waiting = shared.waiting_count[warp];
+        if (waiting + more > scored_together) flush();
+        const std::uint32_t place = shared.waiting_count[warp] + __popc(those & ((1u << lane) - 1u));
+        if (there) shared.waiting[warp][place] = pair;
+        __syncwarp();
+        if (lane == 0) shared.waiting_count[warp] += more;
+        scored += more;
+        __syncwarp();
     }
+    flush();
+    if (lane == 0) {
+        shared.postponed_count[warp] = 0;
+        if (scored > 0) atomicAdd(&p.counters->scored, static_cast<unsigned long long>(scored));
+    }
+    __syncwarp();
 }
 
 // The loop ------------------------------------------------------------------------------------------------
@@ -485,11 +575,16 @@ __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t t
                                          : p.b.shares + stage * p.b.positions + tile_b * tile_rows;
         const bool alive = __syncthreads_or(
             last ? survivors<cosine>(p, shared, sums, stage, tile_a, tile_b, shares,
-                             [&](std::uint32_t row, std::uint32_t col) {
+                             [&](std::uint32_t row, std::uint32_t col, std::int32_t sum, std::int32_t share) {
+                                 // The estimate itself, without what the bound adds, reaches the limit or not.
+                                 if (cosine && p.postponed_room > 0 && p.sample == 0 &&
+                                     sum - share < shared.limits[stage][row] + shared.last_shares[row] &&
+                                     postpone(p, shared, row, tile_b * tile_rows + col, sum))
+                                     return;
                                  atomicOr(&shared.mask[row][col / 32], 1u << (col % 32));
                              })
                  : survivors<cosine>(p, shared, sums, stage, tile_a, tile_b, shares,
-                             [](std::uint32_t, std::uint32_t) {}));
+                             [](std::uint32_t, std::uint32_t, std::int32_t, std::int32_t) {}));
         if (threadIdx.x == 0 && p.sample != 0) {
             atomicAdd(&p.counters->screened[stage], 1ull);
             if (alive) atomicAdd(&p.counters->alive[stage], 1ull);
@@ -510,6 +605,7 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
     const bool square = p.question == Question::nearest;  // both halves of a self-join
     for (std::uint32_t k = threadIdx.x; k < tile_rows * tile_rows / 32; k += block_threads)
         shared.mask[0][k] = 0;
+    if (threadIdx.x < warps) shared.waiting_count[threadIdx.x] = shared.postponed_count[threadIdx.x] = 0;
     std::uint32_t buffer = 0;
     for (;;) {
         __syncthreads();
@@ -536,21 +632,27 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
             const std::uint32_t i = tile_a * tile_rows + threadIdx.x;
             set_limits(p, shared, tile_a, threadIdx.x,
                        square && i < p.a.n ? limit_of_list(p, i) : p.threshold);
+            if (p.postponed_room > 0)
+                shared.last_shares[threadIdx.x] = p.a.shares[(p.stages - 1) * p.a.positions + i];
         }
         if (p.screened) {
             for (std::uint32_t chunk = 0; chunk < min(p.stage_chunks[p.stages - 1], resident_chunks); ++chunk)
                 load_chunk<true>(shared.a[chunk], p.a, p.pitch, tile_a, chunk_at(p, chunk));
-            start_tile(p, shared, begin, buffer, first_stage);
+            start_tile(p, shared, square && p.self && p.sample == 0 ? tile_a : begin, buffer, first_stage);
             commit();
         }
         bool stopped = false;
-        for (std::uint32_t tile_b = begin; tile_b < end; ++tile_b, buffer ^= 1u) {
+        // The nearest of a row mostly lie beside it where rows have the order of their clusters: from there on.
+        const std::uint32_t turn = square && p.self && p.sample == 0 ? tile_a : 0;
+        const auto turned = [&](std::uint32_t tile) { return tile + turn < end ? tile + turn : tile + turn - end; };
+        for (std::uint32_t at = begin; at < end; ++at, buffer ^= 1u) {
+            const std::uint32_t tile_b = turned(at);
             bool stop = false;
             if (threadIdx.x == 0 && p.sample == 0) {
                 const volatile unsigned long long* found = &p.counters->found;
                 stop = *found >= p.found_limit;
                 if (stop) {
-                    p.progress[task] = tile_b - tile_0;
+                    p.progress[task] = at - tile_0;
                     atomicAdd(&p.counters->unfinished, 1u);
                 }
             }
@@ -558,7 +660,7 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
             publish();
             stopped = __syncthreads_or(stop);
             if (stopped) break;
-            if (p.screened && tile_b + 1 < end) start_tile(p, shared, tile_b + 1, buffer ^ 1u, first_stage);
+            if (p.screened && at + 1 < end) start_tile(p, shared, turned(at + 1), buffer ^ 1u, first_stage);
             commit();
             bool alive = true;
             if (p.question == Question::forest && p.sample == 0 &&
@@ -584,6 +686,7 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
             __syncthreads();
         }
         wait_until<0>();
+        if (p.sample == 0) score_rest(p, shared, tile_a);
         if (threadIdx.x == 0 && p.sample == 0 && !stopped) p.progress[task] = p.tiles_of_strip;
     }
 }
