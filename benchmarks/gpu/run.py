@@ -1,7 +1,7 @@
 """Races the CUDA kernels on the GPU of this machine and writes a table: ``python benchmarks/gpu/run.py --out FILE``.
 
-Needs a GPU, PyTorch with CUDA and pycurate built with its CUDA kernels. Times are medians of wall-clock seconds, the device
-synchronised, after a warm-up of the same call; every race checks that both found the same pairs.
+Needs a GPU, PyTorch with CUDA and pycurate built with its CUDA kernels. Times are medians of wall-clock seconds, the
+device synchronised, after a warm-up of the same call; every race checks that both found the same pairs.
 """
 
 from __future__ import annotations

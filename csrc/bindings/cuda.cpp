@@ -433,7 +433,7 @@ py::list devices_() {
 PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
     using namespace pycurate::bindings;
     namespace py = pybind11;
-    py::register_exception_translator([](std::exception_ptr raised) {
+    py::register_local_exception_translator([](std::exception_ptr raised) {
         try {
             if (raised) std::rethrow_exception(raised);
         } catch (const pycurate::cuda::Error& error) {

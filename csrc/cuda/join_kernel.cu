@@ -24,27 +24,35 @@ constexpr std::uint32_t row_parts = PYCURATE_WARPGROUPS ? 1 : 4, col_parts = PYC
 // Chunks of a tile that stay in shared memory: those of a for a whole task, those of b one tile ahead.
 constexpr std::uint32_t resident_chunks = 2;
 constexpr std::uint32_t ring_slots = 3;
-constexpr std::uint32_t list_entries = tile_rows / warps * tile_rows;  // a warp's pairs of a tile
 
-// Pairs that a warp scores at a time, two threads each.
-constexpr std::uint32_t scored_together = 16;
+// Pairs that a warp scores at a time, two threads each; and those that may wait for it.
+constexpr std::uint32_t scored_together = 16, most_waiting = scored_together + 32;
 constexpr std::uint32_t warp_tile_rows = tile_rows / warps;
+
+/// A pair of a tile that may matter: row, column and whether its estimate itself reaches the limit, in 7, 7 and
+/// 1 bits; and the upper bound of its sum.
+struct Survivor {
+    std::uint32_t place;
+    std::int32_t sum;
+};
+constexpr std::uint32_t near_bit = 1u << 14;
+// Of a tile with more, every pair is scored.
+constexpr std::uint32_t most_survivors = 4096;
 
 struct Shared {
     alignas(1024) std::int8_t a[resident_chunks][chunk_bytes];
-    alignas(128) std::int8_t b[2][resident_chunks][chunk_bytes];
+    alignas(1024) std::int8_t b[2][resident_chunks][chunk_bytes];
     union {
-        alignas(128) std::int8_t ring[ring_slots][2][chunk_bytes];
-        std::uint16_t lists[warps][list_entries];  // pairs to score: row * 128 + column
+        alignas(1024) std::int8_t ring[ring_slots][2][chunk_bytes];
+        Survivor survivors[most_survivors];
     };
     alignas(16) std::int32_t share_b[2][tile_rows];  // of the first stage
     std::int32_t limits[most_stages][tile_rows];     // of sums, what a row's share takes deducted
     float score_limits[tile_rows];
-    std::uint32_t mask[tile_rows][tile_rows / 32];  // pairs that may matter
-    std::int32_t last_shares[tile_rows];            // of a's rows, of the last stage
-    uint2 waiting[warps][scored_together];          // positions of pairs that wait to be scored
+    std::int32_t last_shares[tile_rows];  // of a's rows, of the last stage
+    uint2 waiting[warps][most_waiting];   // positions of pairs that wait to be scored
     std::uint32_t waiting_count[warps], postponed_count[warps];
-    std::uint32_t task, begin;
+    std::uint32_t survivor_count, task, begin;
 };
 
 __device__ std::uint32_t shared_address(const void* at) {
@@ -181,15 +189,13 @@ __device__ void multiply_chunk(Sums& sums, const std::int8_t* a, const std::int8
 
 #endif
 
-/// For each pair of this thread that may reach its limit after stage s, `visit(row, column, sum, share of the
-/// column)`; whether there is one.
-template <bool cosine, class Visit>
-__device__ bool survivors(const JoinParams& p, const Shared& shared, const Sums& sums, std::uint32_t s,
-                          std::uint32_t tile_a, std::uint32_t tile_b, const std::int32_t* share_b,
-                          const Visit& visit) {
-    const auto shares_of = [&](std::uint32_t c) {
-        return *reinterpret_cast<const int2*>(share_b + col_of(c, 0));
-    };
+/// Bits of the pairs of this thread, [row part][half][column part][second], that may reach their limits after
+/// stage s; `near`: those of which the estimate itself does, without what the bound adds.
+template <bool cosine>
+__device__ std::uint64_t survivors(const JoinParams& p, const Shared& shared, const Sums& sums, std::uint32_t s,
+                                   std::uint32_t tile_a, std::uint32_t tile_b, const std::int32_t* share_b,
+                                   std::uint64_t* near) {
+    std::uint64_t found = 0;
     if constexpr (cosine) {
         std::int32_t below = -1;  // the sign of all sums less their limits
         std::int32_t limits[row_parts][2];
@@ -198,7 +204,7 @@ __device__ bool survivors(const JoinParams& p, const Shared& shared, const Sums&
             limits[r][0] = shared.limits[s][row_of(r, 0)], limits[r][1] = shared.limits[s][row_of(r, 1)];
 #pragma unroll
         for (std::uint32_t c = 0; c < col_parts; ++c) {
-            const int2 share = shares_of(c);
+            const int2 share = *reinterpret_cast<const int2*>(share_b + col_of(c, 0));
 #pragma unroll
             for (std::uint32_t r = 0; r < row_parts; ++r)
 #pragma unroll
@@ -207,37 +213,76 @@ __device__ bool survivors(const JoinParams& p, const Shared& shared, const Sums&
                     below &= sums.of[r][c][half * 2 + 1] + share.y - limits[r][half];
                 }
         }
-        if (below < 0) return false;
+        if (below < 0) return 0;
+        std::int32_t estimates[row_parts][2];
+#pragma unroll
+        for (std::uint32_t r = 0; r < row_parts; ++r)
+#pragma unroll
+            for (std::uint32_t half = 0; half < 2; ++half)
+                estimates[r][half] = limits[r][half] + shared.last_shares[row_of(r, half)];
+        std::uint64_t close = 0;
+#pragma unroll
+        for (std::uint32_t r = 0; r < row_parts; ++r)
+#pragma unroll
+            for (std::uint32_t half = 0; half < 2; ++half)
+#pragma unroll
+                for (std::uint32_t c = 0; c < col_parts; ++c) {
+                    const int2 share = *reinterpret_cast<const int2*>(share_b + col_of(c, 0));
+#pragma unroll
+                    for (std::uint32_t k = 0; k < 2; ++k) {
+                        const std::int32_t sum = sums.of[r][c][half * 2 + k];
+                        const std::uint64_t bit = 1ull << (((r * 2 + half) * col_parts + c) * 2 + k);
+                        if (sum + (k == 0 ? share.x : share.y) >= limits[r][half]) found |= bit;
+                        if (sum >= estimates[r][half]) close |= bit;
+                    }
+                }
+        if (near != nullptr) *near = close;
+        return found;
     }
-    bool any = false;
     const float unit = static_cast<float>(p.unit[s]), extra = static_cast<float>(p.extra[s]);
 #pragma unroll
     for (std::uint32_t r = 0; r < row_parts; ++r)
 #pragma unroll
         for (std::uint32_t half = 0; half < 2; ++half) {
             const std::uint32_t row = row_of(r, half), i = tile_a * tile_rows + row;
+            const std::int32_t share = p.a.shares[s * p.a.positions + i];
+            const float factor = p.a.factors[i], bias = p.a.biases[i], limit = shared.score_limits[row];
 #pragma unroll
             for (std::uint32_t c = 0; c < col_parts; ++c)
 #pragma unroll
                 for (std::uint32_t k = 0; k < 2; ++k) {
-                    const int2 share_of_c = shares_of(c);
-                    const std::int32_t sum = sums.of[r][c][half * 2 + k] + (k == 0 ? share_of_c.x : share_of_c.y);
-                    bool reaches;
-                    if constexpr (cosine) {
-                        reaches = sum >= shared.limits[s][row];
-                    } else {
-                        const std::uint32_t j = tile_b * tile_rows + col_of(c, k);
-                        const std::int32_t share = p.a.shares[s * p.a.positions + i];
-                        const float most = unit * static_cast<float>(sum + share) + extra;
-                        const float upper =
-                            p.a.factors[i] * p.b.factors[j] * most + p.a.biases[i] + p.b.biases[j];
-                        reaches = !(upper < shared.score_limits[row]);
-                    }
-                    if (reaches) visit(row, col_of(c, k), sum, k == 0 ? share_of_c.x : share_of_c.y);
-                    any = any || reaches;
+                    const std::uint32_t j = tile_b * tile_rows + col_of(c, k);
+                    const std::int32_t sum = sums.of[r][c][half * 2 + k] + share_b[col_of(c, k)];
+                    const float most = unit * static_cast<float>(sum + share) + extra;
+                    const float upper = factor * p.b.factors[j] * most + bias + p.b.biases[j];
+                    if (!(upper < limit)) found |= 1ull << (((r * 2 + half) * col_parts + c) * 2 + k);
                 }
         }
-    return any;
+    if (near != nullptr) *near = ~0ull;
+    return found;
+}
+
+/// Lists the survivors of all threads after the last stage, as far as there is room; they are counted first.
+__device__ void list_survivors(Shared& shared, const Sums& sums, std::uint64_t found, std::uint64_t near,
+                               const std::int32_t* share_b) {
+    std::uint32_t at = 0;
+    if (found != 0) at = atomicAdd(&shared.survivor_count, static_cast<std::uint32_t>(__popcll(found)));
+    __syncthreads();
+    if (found == 0 || shared.survivor_count > most_survivors) return;
+#pragma unroll
+    for (std::uint32_t r = 0; r < row_parts; ++r)
+#pragma unroll
+        for (std::uint32_t half = 0; half < 2; ++half)
+#pragma unroll
+            for (std::uint32_t c = 0; c < col_parts; ++c)
+#pragma unroll
+                for (std::uint32_t k = 0; k < 2; ++k) {
+                    const std::uint32_t bit = ((r * 2 + half) * col_parts + c) * 2 + k;
+                    if ((found >> bit & 1u) == 0) continue;
+                    const std::uint32_t row = row_of(r, half), col = col_of(c, k);
+                    shared.survivors[at++] = {row * tile_rows + col | ((near >> bit & 1u) != 0 ? near_bit : 0u),
+                                              sums.of[r][c][half * 2 + k] + share_b[col]};
+                }
 }
 
 // Limits of a task's rows --------------------------------------------------------------------------------
@@ -247,11 +292,13 @@ __device__ void set_limits(const JoinParams& p, Shared& shared, std::uint32_t ti
     const std::uint32_t i = tile_a * tile_rows + row;
     shared.score_limits[row] = limit;
     if (p.metric != Metric::cosine || !p.screened) return;
-    for (std::uint32_t s = 0; s < p.stages; ++s)
+    for (std::uint32_t left = p.plan; left != 0; left &= left - 1u) {
+        const std::uint32_t s = __ffs(static_cast<int>(left)) - 1;
         shared.limits[s][row] =
             i < p.a.n ? fused_similarity::least_sum_of(limit, p.extra[s], p.unit[s], most_limit) -
                             p.a.shares[s * p.a.positions + i]
                       : unreachable_limit;
+    }
 }
 
 /// What the worst of a full list of nearest rows says, or nothing.
@@ -274,16 +321,6 @@ __device__ std::int32_t postponed_sum(std::uint32_t packed) {
 __device__ uint2* postponed_of(const JoinParams& p, std::uint32_t warp) {
     return p.postponed + (std::size_t{blockIdx.x} * warps + warp) * p.postponed_room;
 }
-/// False: there is no room.
-__device__ bool postpone(const JoinParams& p, Shared& shared, std::uint32_t row, std::uint32_t j, std::int32_t sum) {
-    const std::uint32_t warp = row / warp_tile_rows;
-    if (*static_cast<volatile std::uint32_t*>(&shared.postponed_count[warp]) >= p.postponed_room) return false;
-    const std::uint32_t at = atomicAdd(&shared.postponed_count[warp], 1u);
-    if (at >= p.postponed_room) return false;
-    postponed_of(p, warp)[at] = make_uint2(j, pack_postponed(row, sum));
-    return true;
-}
-
 // Sets of connected rows ---------------------------------------------------------------------------------
 
 __device__ std::uint32_t root_of(std::uint32_t* parents, std::uint32_t i) {
@@ -420,88 +457,92 @@ __device__ void score_pairs(const JoinParams& p, Shared& shared, std::uint32_t t
     take(p, shared, tile_a, there, pair.x, pair.y, score);
 }
 
-/// Scores the pairs of the mask, each warp those of its 16 rows, as many as fill a warp; the rest wait.
-__device__ __noinline__ void score_survivors(const JoinParams& p, Shared& shared, std::uint32_t tile_a,
-                                             std::uint32_t tile_b) {
-    constexpr std::uint32_t words = tile_rows / 32;
+/// Scores the pairs that wait, sixteen at a time, while there are as many; all of them at the end.
+__device__ void score_waiting(const JoinParams& p, Shared& shared, std::uint32_t tile_a, bool all) {
     const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    std::uint16_t* list = shared.lists[warp];
-    std::uint32_t count = 0;
-    for (std::uint32_t at = 0; at < warp_tile_rows * words; ++at) {
-        const std::uint32_t row = warp * warp_tile_rows + at / words, col = at % words * 32 + lane;
-        const std::uint32_t word = shared.mask[row][at % words];
-        if (word == 0) continue;
-        const std::uint32_t i = tile_a * tile_rows + row, j = tile_b * tile_rows + col;
-        bool there = (word >> lane & 1u) != 0 && i < p.a.n && j < p.b.n;
-        if (p.self) there = there && (p.question == Question::nearest ? i != j : i < j);
-        if (p.question == Question::forest)
-            there = there && root_of(p.parents, i) != root_of(p.parents, p.offset_b + j);
-        const std::uint32_t those = __ballot_sync(~0u, there);
-        if (there)
-            list[count + __popc(those & ((1u << lane) - 1u))] = static_cast<std::uint16_t>(row * tile_rows + col);
-        count += __popc(those);
+    const std::uint32_t count = shared.waiting_count[warp];
+    std::uint32_t begin = 0;
+    for (; begin + scored_together <= count || (all && begin < count); begin += scored_together) {
+        const std::uint32_t at = begin + lane / 2;
+        score_pairs(p, shared, tile_a, at < count, shared.waiting[warp][min(at, count - 1u)]);
+    }
+    const uint2 rest = shared.waiting[warp][min(begin + lane, most_waiting - 1u)];
+    __syncwarp();
+    if (begin > 0 && begin + lane < count) shared.waiting[warp][lane] = rest;
+    if (lane == 0) shared.waiting_count[warp] = begin < count ? count - begin : 0;
+    __syncwarp();
+}
+
+/// Pairs of this warp's rows, one a lane where `there`, wait to be scored. At most 15 waited before.
+__device__ void wait_for_score(const JoinParams& p, Shared& shared, std::uint32_t tile_a, bool there,
+                               std::uint32_t i, std::uint32_t j) {
+    const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    there = there && i < p.a.n && j < p.b.n;
+    if (p.self) there = there && (p.question == Question::nearest ? i != j : i < j);
+    if (p.question == Question::forest)
+        there = there && root_of(p.parents, i) != root_of(p.parents, p.offset_b + j);
+    const std::uint32_t those = __ballot_sync(~0u, there), more = __popc(those);
+    if (more == 0) return;
+    const std::uint32_t waiting = shared.waiting_count[warp];
+    if (there) shared.waiting[warp][waiting + __popc(those & ((1u << lane) - 1u))] = make_uint2(i, j);
+    __syncwarp();
+    if (lane == 0) {
+        shared.waiting_count[warp] = waiting + more;
+        atomicAdd(&p.counters->scored, static_cast<unsigned long long>(more));
     }
     __syncwarp();
-    if (count == 0) return;
-    if (lane == 0) atomicAdd(&p.counters->scored, static_cast<unsigned long long>(count));
-    const std::uint32_t waited = shared.waiting_count[warp], all = waited + count;
-    const auto pair_at = [&](std::uint32_t at) {
-        if (at < waited) return shared.waiting[warp][at];
-        const std::uint32_t pair = list[min(at, all - 1u) - waited];
-        return make_uint2(tile_a * tile_rows + pair / tile_rows, tile_b * tile_rows + pair % tile_rows);
-    };
-    std::uint32_t begin = 0;
-    for (; begin + scored_together <= all; begin += scored_together)
-        score_pairs(p, shared, tile_a, true, pair_at(begin + lane / 2));
-    const uint2 rest = pair_at(begin + lane);
-    __syncwarp();
-    if (begin + lane < all) shared.waiting[warp][lane] = rest;
-    if (lane == 0) shared.waiting_count[warp] = all - begin;
-    __syncwarp();
+    if (waiting + more >= scored_together) score_waiting(p, shared, tile_a, false);
+}
+
+/// Each warp takes the survivors of its 16 rows, or every pair of them.
+__device__ __noinline__ void take_survivors(const JoinParams& p, Shared& shared, std::uint32_t tile_a,
+                                            std::uint32_t tile_b, bool every) {
+    const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const std::uint32_t i0 = tile_a * tile_rows, j0 = tile_b * tile_rows;
+    if (every) {
+        for (std::uint32_t at = lane; at < warp_tile_rows * tile_rows; at += 32)
+            wait_for_score(p, shared, tile_a, true, i0 + warp * warp_tile_rows + at / tile_rows, j0 + at % tile_rows);
+        return;
+    }
+    const std::uint32_t count = shared.survivor_count;
+    for (std::uint32_t begin = 0; begin < count; begin += 32) {
+        const Survivor survivor = shared.survivors[min(begin + lane, count - 1u)];
+        const std::uint32_t row = survivor.place / tile_rows % tile_rows, col = survivor.place % tile_rows;
+        const bool mine = begin + lane < count && row / warp_tile_rows == warp;
+        bool now = mine;
+        if (p.postponed_room > 0) {
+            const bool later = mine && (survivor.place & near_bit) == 0;
+            const std::uint32_t those = __ballot_sync(~0u, later), more = __popc(those);
+            const std::uint32_t postponed = shared.postponed_count[warp];
+            if (more > 0 && postponed + more <= p.postponed_room) {
+                if (later)
+                    postponed_of(p, warp)[postponed + __popc(those & ((1u << lane) - 1u))] =
+                        make_uint2(j0 + col, pack_postponed(row, survivor.sum));
+                __syncwarp();
+                if (lane == 0) shared.postponed_count[warp] = postponed + more;
+                __syncwarp();
+                now = mine && !later;
+            }
+        }
+        wait_for_score(p, shared, tile_a, now, i0 + row, j0 + col);
+    }
 }
 
 /// Scores what waits and, of what was postponed, what still reaches its limit.
 __device__ __noinline__ void score_rest(const JoinParams& p, Shared& shared, std::uint32_t tile_a) {
     const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const auto flush = [&] {
-        const std::uint32_t waiting = shared.waiting_count[warp];
-        if (waiting > 0)
-            score_pairs(p, shared, tile_a, lane / 2 < waiting, shared.waiting[warp][min(lane / 2, waiting - 1u)]);
-        __syncwarp();
-        if (lane == 0) shared.waiting_count[warp] = 0;
-        __syncwarp();
-    };
-    flush();
-    const std::uint32_t count = min(shared.postponed_count[warp], p.postponed_room);
+    score_waiting(p, shared, tile_a, true);
+    const std::uint32_t count = shared.postponed_count[warp];
     const uint2* postponed = postponed_of(p, warp);
-    std::uint32_t scored = 0;
-    for (std::uint32_t begin = 0; begin < count; begin += scored_together) {
-        const std::uint32_t at = begin + lane;
-        uint2 pair = make_uint2(0, 0);
-        bool there = lane < scored_together && at < count;
-        if (there) {
-            pair = postponed[at];
-            const std::uint32_t row = warp * warp_tile_rows + (pair.y >> 28);
-            there = postponed_sum(pair.y) >= shared.limits[p.stages - 1][row];
-            pair = make_uint2(tile_a * tile_rows + row, pair.x);
-            there = there && pair.x < p.a.n && pair.y < p.b.n && !(p.self && pair.x == pair.y);
-        }
-        // What is left fills the sixteen places up, and is scored when they are full.
-        const std::uint32_t those = __ballot_sync(~0u, there), more = __popc(those);
-        const std::uint32_t waiting = shared.waiting_count[warp];
-        if (waiting + more > scored_together) flush();
-        const std::uint32_t place = shared.waiting_count[warp] + __popc(those & ((1u << lane) - 1u));
-        if (there) shared.waiting[warp][place] = pair;
-        __syncwarp();
-        if (lane == 0) shared.waiting_count[warp] += more;
-        scored += more;
-        __syncwarp();
+    for (std::uint32_t begin = 0; begin < count; begin += 32) {
+        const uint2 pair = postponed[min(begin + lane, count - 1u)];
+        const std::uint32_t row = warp * warp_tile_rows + (pair.y >> 28);
+        const bool there =
+            begin + lane < count && postponed_sum(pair.y) >= shared.limits[p.stages - 1][row];
+        wait_for_score(p, shared, tile_a, there, tile_a * tile_rows + row, pair.x);
     }
-    flush();
-    if (lane == 0) {
-        shared.postponed_count[warp] = 0;
-        if (scored > 0) atomicAdd(&p.counters->scored, static_cast<unsigned long long>(scored));
-    }
+    score_waiting(p, shared, tile_a, true);
+    if (lane == 0) shared.postponed_count[warp] = 0;
     __syncwarp();
 }
 
@@ -522,7 +563,7 @@ __device__ void start_tile(const JoinParams& p, Shared& shared, std::uint32_t ti
                  p.b.shares + first_stage * p.b.positions + tile_b * tile_rows + threadIdx.x * 4);
 }
 
-/// Screens one tile; whether a pair of it may matter, which the mask then names.
+/// Screens one tile; whether a pair of it may matter, which is then a survivor.
 template <bool cosine>
 __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t tile_a, std::uint32_t tile_b,
                             std::uint32_t buffer, std::uint32_t plan) {
@@ -573,18 +614,11 @@ __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t t
         const std::int32_t* shares = stage == first_stage
                                          ? shared.share_b[buffer]
                                          : p.b.shares + stage * p.b.positions + tile_b * tile_rows;
-        const bool alive = __syncthreads_or(
-            last ? survivors<cosine>(p, shared, sums, stage, tile_a, tile_b, shares,
-                             [&](std::uint32_t row, std::uint32_t col, std::int32_t sum, std::int32_t share) {
-                                 // The estimate itself, without what the bound adds, reaches the limit or not.
-                                 if (cosine && p.postponed_room > 0 && p.sample == 0 &&
-                                     sum - share < shared.limits[stage][row] + shared.last_shares[row] &&
-                                     postpone(p, shared, row, tile_b * tile_rows + col, sum))
-                                     return;
-                                 atomicOr(&shared.mask[row][col / 32], 1u << (col % 32));
-                             })
-                 : survivors<cosine>(p, shared, sums, stage, tile_a, tile_b, shares,
-                             [](std::uint32_t, std::uint32_t, std::int32_t, std::int32_t) {}));
+        std::uint64_t near = 0;
+        const std::uint64_t found =
+            survivors<cosine>(p, shared, sums, stage, tile_a, tile_b, shares, last ? &near : nullptr);
+        const bool alive = __syncthreads_or(found != 0);
+        if (last && alive && p.sample == 0) list_survivors(shared, sums, found, near, shares);
         if (threadIdx.x == 0 && p.sample != 0) {
             atomicAdd(&p.counters->screened[stage], 1ull);
             if (alive) atomicAdd(&p.counters->alive[stage], 1ull);
@@ -603,8 +637,7 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
     Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<std::uintptr_t>(memory) + 1023) / 1024 * 1024);
     const std::uint32_t first_stage = __ffs(static_cast<int>(p.plan)) - 1;
     const bool square = p.question == Question::nearest;  // both halves of a self-join
-    for (std::uint32_t k = threadIdx.x; k < tile_rows * tile_rows / 32; k += block_threads)
-        shared.mask[0][k] = 0;
+    if (threadIdx.x == 0) shared.survivor_count = 0;
     if (threadIdx.x < warps) shared.waiting_count[threadIdx.x] = shared.postponed_count[threadIdx.x] = 0;
     std::uint32_t buffer = 0;
     for (;;) {
@@ -632,7 +665,7 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
             const std::uint32_t i = tile_a * tile_rows + threadIdx.x;
             set_limits(p, shared, tile_a, threadIdx.x,
                        square && i < p.a.n ? limit_of_list(p, i) : p.threshold);
-            if (p.postponed_room > 0)
+            if (p.screened)
                 shared.last_shares[threadIdx.x] = p.a.shares[(p.stages - 1) * p.a.positions + i];
         }
         if (p.screened) {
@@ -668,20 +701,13 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
                 if (threadIdx.x == 0) atomicAdd(&p.counters->skipped, 1ull);
                 continue;
             }
-            if (p.screened) {
-                alive = screen_tile<cosine>(p, shared, tile_a, tile_b, buffer, p.plan);
-            } else {
-                for (std::uint32_t k = threadIdx.x; k < tile_rows * tile_rows / 32; k += block_threads)
-                    shared.mask[0][k] = ~0u;
-                __syncthreads();
-            }
-            if (!alive) continue;
+            if (p.screened) alive = screen_tile<cosine>(p, shared, tile_a, tile_b, buffer, p.plan);
+            if (!alive || p.sample != 0) continue;
             wait_until<0>();
             __syncthreads();
-            if (p.sample == 0) score_survivors(p, shared, tile_a, tile_b);
+            take_survivors(p, shared, tile_a, tile_b, !p.screened || shared.survivor_count > most_survivors);
             __syncthreads();
-            for (std::uint32_t k = threadIdx.x; k < tile_rows * tile_rows / 32; k += block_threads)
-                shared.mask[0][k] = 0;
+            if (threadIdx.x == 0) shared.survivor_count = 0;
             if (p.question == Question::forest && p.sample == 0) note_whole(p, tile_a, tile_b);
             __syncthreads();
         }

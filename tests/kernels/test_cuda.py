@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 import pycurate
+from pycurate.errors import InputError
 from pycurate.kernels import device as devices
 from pycurate.kernels.device import CudaDevice, CudaSupport, cuda_support, device_of
 from pycurate.kernels.spanning_forest import spanning_forest_above
@@ -65,7 +66,7 @@ def test_more_pairs_than_a_buffer_holds_are_all_found() -> None:
     x = (random.standard_normal(64) + 0.05 * random.standard_normal((3300, 64))).astype(np.float16)
     assert_equal_answers(pycurate.pairs_above(x, 0.9, device="cuda"), pycurate.pairs_above(x, 0.9))
     assert len(pycurate.pairs_above(x, 0.9, device="cuda").rows) > 1 << 22
-    with pytest.raises(pycurate.InputError, match="max_pairs"):
+    with pytest.raises(InputError, match="max_pairs"):
         pycurate.pairs_above(x, 0.9, max_pairs=1_000_000, device="cuda")
     assert_equal_answers(spanning_forest_above(x, 0.9, device="cuda"), spanning_forest_above(x, 0.9))
 
