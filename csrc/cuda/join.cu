@@ -18,8 +18,6 @@ using Clock = std::chrono::steady_clock;
 constexpr double slice_seconds = 0.1;
 // What screening a tile costs beside its products, in chunks of them.
 constexpr double screening_chunks = 0.8;
-// Pairs that wait for the final limits of a warp's 16 rows: 128 MB with 264 blocks.
-constexpr std::uint32_t postponed_room = 8192;
 constexpr std::uint32_t sampled_tiles = 4096, least_sampled = 64;
 
 std::atomic<bool> whole_rows{false};
@@ -80,10 +78,8 @@ bool run_join(const Operand& a, const Operand* other, const Asking& asking, cons
     Buffer<Found> found(asking.found_room > 0 ? asking.found_room + std::size_t{blocks} * (tile_rows * tile_rows + block_warps * 16)
                                               : 0);
     p.found = found.get();
-    // Where limits move: 8 bytes a pair that waits for them.
-    const bool postpones = square && p.screened && p.metric == Metric::cosine;
-    Buffer<uint2> postponed(postpones ? std::size_t{blocks} * block_warps * postponed_room : 0);
-    p.postponed = postponed.get(), p.postponed_room = postpones ? postponed_room : 0;
+    Buffer<uint2> queues(square ? std::size_t{blocks} * block_warps * (2 * queue_room + postponed_room) : 0);
+    p.queues = queues.get();
     p.offset_b = p.self ? 0 : p.a.n;
     if (asking.set) asking.set(p);
 

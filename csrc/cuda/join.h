@@ -10,6 +10,13 @@ namespace pycurate::cuda {
 
 enum class Question : std::uint32_t { pairs, forest, counts, earlier, nearest };
 
+/// Warps of a block of the kernel.
+constexpr std::uint32_t block_warps = 8;
+/// Pairs that wait in a warp's queue where limits move: so many are scored together, on top of which a tile may
+/// bring all of its own; and those that wait for final limits. 52 KB a warp, 110 MB for 264 blocks.
+constexpr std::uint32_t queue_drain = 192, queue_room = queue_drain + tile_rows / block_warps * tile_rows;
+constexpr std::uint32_t postponed_room = 2048;
+
 /// One side of a join, by position.
 struct SideView {
     const std::int8_t* quantised;
@@ -67,8 +74,7 @@ struct JoinParams {
     // nearest
     unsigned long long* lists;  // (n of a, k) by position, falling
     std::uint32_t k;
-    uint2* postponed;  // (blocks, warps, postponed_room): position of b, packed row and sum
-    std::uint32_t postponed_room;
+    uint2* queues;  // (blocks, block_warps, 2 queue_room + postponed_room): position of b, packed row and bound
 };
 
 /// What a question adds to the parameters of a join, and what happens after each launch of the kernel.
@@ -84,8 +90,6 @@ struct Asking {
 /// False: stopped by `poll`.
 bool run_join(const Operand& a, const Operand* b, const Asking& asking, const Poll& poll, Work& work);
 
-/// Warps of a block of the kernel.
-constexpr std::uint32_t block_warps = 8;
 /// Starts the kernel on the current device.
 void launch_join(const JoinParams& params, std::uint32_t blocks);
 /// Blocks of the kernel that the current device holds at a time.

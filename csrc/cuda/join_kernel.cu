@@ -51,7 +51,9 @@ struct Shared {
     float score_limits[tile_rows];
     std::int32_t last_shares[tile_rows];  // of a's rows, of the last stage
     uint2 waiting[warps][most_waiting];   // positions of pairs that wait to be scored
-    std::uint32_t waiting_count[warps], postponed_count[warps];
+    std::uint32_t waiting_count[warps];                  // of a warp's waiting pairs
+    std::uint32_t queued_count[warps], postponed_count[warps];  // where limits move
+    std::uint32_t row_begin[warps][warp_tile_rows];      // of a queue in order of rows
     std::uint32_t survivor_count, task, begin;
 };
 
@@ -70,22 +72,30 @@ __device__ void wait_until() {
     asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
 }
 
+/// Where this thread's two segments of a chunk come from: rows 64 apart of a tile.
+struct Source {
+    const std::int8_t* first;
+    std::uint32_t second;  // bytes behind it
+
+    __device__ Source(const SideView& side, std::uint32_t pitch, std::uint32_t tile)
+        : first(side.quantised + (static_cast<std::size_t>(tile) * tile_rows + threadIdx.x / row_segments) * pitch +
+                threadIdx.x % row_segments * segment_bytes),
+          second(tile_rows / 2 * pitch) {}
+};
+static_assert(tile_rows * row_segments == 2 * block_threads);
+
 /// Starts to copy a chunk of a tile's rows.
 template <bool near>
-__device__ void load_chunk(std::int8_t* to, const SideView& side, std::uint32_t pitch, std::uint32_t tile,
-                           std::uint32_t chunk) {
-    const std::int8_t* from = side.quantised + static_cast<std::size_t>(tile) * tile_rows * pitch +
-                              chunk * chunk_coordinates;
-    const std::uint32_t base = shared_address(to);
-#pragma unroll
-    for (std::uint32_t k = 0; k < tile_rows * row_segments / block_threads; ++k) {
-        const std::uint32_t at = threadIdx.x + k * block_threads;
-        const std::uint32_t row = at / row_segments, segment = at % row_segments;
-        const std::int8_t* source = from + static_cast<std::size_t>(row) * pitch + segment * segment_bytes;
-        if constexpr (near)
-            copy_near(base + place_in_chunk(row, segment), source);
-        else
-            copy_far(base + place_in_chunk(row, segment), source);
+__device__ void load_chunk(std::int8_t* to, const Source& source, std::uint32_t chunk) {
+    const std::uint32_t place =
+        shared_address(to) + place_in_chunk(threadIdx.x / row_segments, threadIdx.x % row_segments);
+    const std::int8_t* from = source.first + chunk * chunk_coordinates;
+    if constexpr (near) {
+        copy_near(place, from);
+        copy_near(place + chunk_bytes / 2, from + source.second);
+    } else {
+        copy_far(place, from);
+        copy_far(place + chunk_bytes / 2, from + source.second);
     }
 }
 
@@ -191,7 +201,7 @@ __device__ void multiply_chunk(Sums& sums, const std::int8_t* a, const std::int8
 
 /// Bits of the pairs of this thread, [row part][half][column part][second], that may reach their limits after
 /// stage s; `near`: those of which the estimate itself does, without what the bound adds.
-template <bool cosine>
+template <bool cosine, bool moving>
 __device__ std::uint64_t survivors(const JoinParams& p, const Shared& shared, const Sums& sums, std::uint32_t s,
                                    std::uint32_t tile_a, std::uint32_t tile_b, const std::int32_t* share_b,
                                    std::uint64_t* near) {
@@ -214,12 +224,13 @@ __device__ std::uint64_t survivors(const JoinParams& p, const Shared& shared, co
                 }
         }
         if (below < 0) return 0;
-        std::int32_t estimates[row_parts][2];
+        std::int32_t estimates[row_parts][2] = {};
+        if constexpr (moving)
 #pragma unroll
-        for (std::uint32_t r = 0; r < row_parts; ++r)
+            for (std::uint32_t r = 0; r < row_parts; ++r)
 #pragma unroll
-            for (std::uint32_t half = 0; half < 2; ++half)
-                estimates[r][half] = limits[r][half] + shared.last_shares[row_of(r, half)];
+                for (std::uint32_t half = 0; half < 2; ++half)
+                    estimates[r][half] = limits[r][half] + shared.last_shares[row_of(r, half)];
         std::uint64_t close = 0;
 #pragma unroll
         for (std::uint32_t r = 0; r < row_parts; ++r)
@@ -233,7 +244,7 @@ __device__ std::uint64_t survivors(const JoinParams& p, const Shared& shared, co
                         const std::int32_t sum = sums.of[r][c][half * 2 + k];
                         const std::uint64_t bit = 1ull << (((r * 2 + half) * col_parts + c) * 2 + k);
                         if (sum + (k == 0 ? share.x : share.y) >= limits[r][half]) found |= bit;
-                        if (sum >= estimates[r][half]) close |= bit;
+                        if (moving && sum >= estimates[r][half]) close |= bit;
                     }
                 }
         if (near != nullptr) *near = close;
@@ -307,20 +318,34 @@ __device__ float limit_of_list(const JoinParams& p, std::uint32_t i) {
     return worst == Ranked::none ? -INFINITY : Ranked::score(worst);
 }
 
-// Pairs of which only the upper bound reaches a row's limit wait until the limits are final; most fall to them.
+// Where limits move, pairs wait in queues of their warp, in the device's memory. Those of which the estimate
+// reaches the limit are scored when a warp has many; of which only the upper bound does, when limits are final:
+// most fall to them.
 
 /// A row of its warp and the upper bound of a sum, in 4 and 28 bits.
-__device__ std::uint32_t pack_postponed(std::uint32_t row, std::int32_t sum) {
+__device__ std::uint32_t pack_bound(std::uint32_t row, std::int32_t sum) {
     const std::int32_t most = (1 << 27) - 1;
     const std::int32_t kept = sum > most ? most : sum < -most ? -most : sum;
     return row % warp_tile_rows << 28 | static_cast<std::uint32_t>(kept + (1 << 27));
 }
-__device__ std::int32_t postponed_sum(std::uint32_t packed) {
+__device__ std::int32_t bound_of(std::uint32_t packed) {
     return static_cast<std::int32_t>(packed & 0x0fffffffu) - (1 << 27);
 }
-__device__ uint2* postponed_of(const JoinParams& p, std::uint32_t warp) {
-    return p.postponed + (std::size_t{blockIdx.x} * warps + warp) * p.postponed_room;
+/// Queue q of this warp: 0 and 1 to score soon, unordered and by row; 2 postponed.
+__device__ uint2* queue_of(const JoinParams& p, std::uint32_t q) {
+    const std::size_t mine = std::size_t{blockIdx.x} * warps + threadIdx.x / 32;
+    return p.queues + mine * (2 * queue_room + postponed_room) + q * queue_room;
 }
+/// Puts a pair of each lane where `there` behind those of a queue.
+__device__ void enqueue(uint2* queue, std::uint32_t& count, bool there, uint2 pair) {
+    const std::uint32_t those = __ballot_sync(~0u, there), lane = threadIdx.x % 32, before = count;
+    if (those == 0) return;
+    if (there) queue[before + __popc(those & ((1u << lane) - 1u))] = pair;
+    __syncwarp();
+    if (lane == 0) count = before + __popc(those);
+    __syncwarp();
+}
+
 // Sets of connected rows ---------------------------------------------------------------------------------
 
 __device__ std::uint32_t root_of(std::uint32_t* parents, std::uint32_t i) {
@@ -377,43 +402,63 @@ __device__ void append(const JoinParams& p, bool wanted, Found pair) {
     if (wanted) p.found[at] = pair;
 }
 
-/// Puts a score into a falling list of the k best; by a whole warp, which alone changes the list.
-__device__ void insert(const JoinParams& p, std::uint32_t i, unsigned long long ranked) {
-    volatile unsigned long long* list = p.lists + static_cast<std::size_t>(i) * p.k;
-    const std::uint32_t lane = threadIdx.x % 32;
-    unsigned long long mine[most_neighbors / 32];
-    std::uint32_t better = 0;
+/// The falling list of a row's k best scores in the registers of a warp, entry 32 s + lane in part s.
+class BestList {
+  public:
+    __device__ BestList(const JoinParams& p) : p_(p) {}
+    __device__ void load(std::uint32_t i) {
+        const unsigned long long* list = p_.lists + static_cast<std::size_t>(i) * p_.k;
 #pragma unroll
-    for (std::uint32_t part = 0; part < most_neighbors / 32; ++part) {
-        const std::uint32_t at = part * 32 + lane;
-        mine[part] = at < p.k ? list[at] : 0;
-        better += static_cast<std::uint32_t>(__popc(__ballot_sync(~0u, at < p.k && mine[part] > ranked)));
+        for (std::uint32_t s = 0; s < parts; ++s)
+            mine_[s] = s * 32 + lane() < p_.k ? list[s * 32 + lane()] : 0;
     }
-    __syncwarp();
+    __device__ void store(std::uint32_t i) const {
+        unsigned long long* list = p_.lists + static_cast<std::size_t>(i) * p_.k;
 #pragma unroll
-    for (std::uint32_t part = 0; part < most_neighbors / 32; ++part) {
-        const std::uint32_t at = part * 32 + lane;
-        if (at >= better && at + 1 < p.k) list[at + 1] = mine[part];
+        for (std::uint32_t s = 0; s < parts; ++s)
+            if (s * 32 + lane() < p_.k) list[s * 32 + lane()] = mine_[s];
     }
-    if (lane == 0 && better < p.k) list[better] = ranked;
-    __syncwarp();
-}
+    __device__ unsigned long long worst() const {
+        unsigned long long result = 0;
+#pragma unroll
+        for (std::uint32_t s = 0; s < parts; ++s)
+            if ((p_.k - 1) / 32 == s) result = __shfl_sync(~0u, mine_[s], (p_.k - 1) % 32);
+        return result;
+    }
+    __device__ void insert(unsigned long long ranked) {
+        std::uint32_t place = 0;
+#pragma unroll
+        for (std::uint32_t s = 0; s < parts; ++s)
+            if (s * 32 < p_.k) place += __popc(__ballot_sync(~0u, mine_[s] > ranked));
+#pragma unroll
+        for (std::uint32_t s = parts; s-- > 0;) {
+            if (s * 32 >= p_.k || place >= s * 32 + 32) continue;
+            const unsigned long long from_before = s > 0 ? __shfl_sync(~0u, mine_[s > 0 ? s - 1 : 0], 31) : 0;
+            unsigned long long above = __shfl_up_sync(~0u, mine_[s], 1);
+            if (lane() == 0) above = from_before;
+            const std::uint32_t at = s * 32 + lane();
+            mine_[s] = at < place ? mine_[s] : at == place ? ranked : above;
+        }
+    }
+
+  private:
+    static constexpr std::uint32_t parts = most_neighbors / 32;
+    __device__ static std::uint32_t lane() { return threadIdx.x % 32; }
+    const JoinParams& p_;
+    unsigned long long mine_[parts];
+};
 
 /// Both threads of a pair of threads come with their pair (i, j) of positions; `there`: there is one. Whole
 /// warps.
-__device__ void take(const JoinParams& p, Shared& shared, std::uint32_t tile_a, bool there, std::uint32_t i,
-                     std::uint32_t j, float score) {
-    const bool first = (threadIdx.x & 1u) == 0;
-    const bool wanted = there && score >= (p.question == Question::nearest
-                                               ? shared.score_limits[i - tile_a * tile_rows]
-                                               : p.threshold);
+__device__ void take(const JoinParams& p, bool there, std::uint32_t i, std::uint32_t j, float score) {
+    const bool wanted = there && (threadIdx.x & 1u) == 0 && score >= p.threshold;
     switch (p.question) {
-        case Question::pairs: append(p, wanted && first, {i, j, score}); return;
+        case Question::pairs: append(p, wanted, {i, j, score}); return;
         case Question::forest:
-            append(p, wanted && first && unite(p.parents, i, p.offset_b + j), {i, j, score});
+            append(p, wanted && unite(p.parents, i, p.offset_b + j), {i, j, score});
             return;
         case Question::counts:
-            if (wanted && first) {
+            if (wanted) {
                 const std::uint32_t x = p.a.order[i], y = p.b.order[j];
                 const auto weight = [](const std::int64_t* weights, std::uint32_t at) {
                     return static_cast<unsigned long long>(weights != nullptr ? weights[at] : 1);
@@ -423,7 +468,7 @@ __device__ void take(const JoinParams& p, Shared& shared, std::uint32_t tile_a, 
             }
             return;
         case Question::earlier:
-            if (wanted && first) {
+            if (wanted) {
                 const std::uint32_t x = p.a.order[i], y = p.b.order[j];
                 const std::uint32_t of_x = p.ranks_a[x], of_y = p.ranks_b[y];
                 if (of_x > of_y)
@@ -432,39 +477,27 @@ __device__ void take(const JoinParams& p, Shared& shared, std::uint32_t tile_a, 
                     atomicMax(p.best_b + y, static_cast<unsigned long long>(Ranked::of(score, of_x)));
             }
             return;
-        case Question::nearest: break;
+        case Question::nearest: return;  // has queues and lists of its own
     }
-    std::uint32_t left = __ballot_sync(~0u, wanted && first);
-    const std::uint32_t changed = left;
-    const unsigned long long ranked =
-        wanted ? static_cast<unsigned long long>(Ranked::of(score, p.b.order[j])) : 0;
-    for (; left != 0; left &= left - 1u) {
-        const int from = __ffs(static_cast<int>(left)) - 1;
-        const std::uint32_t row = __shfl_sync(~0u, i, from);
-        insert(p, row, __shfl_sync(~0u, ranked, from));
-    }
-    if ((changed >> (threadIdx.x % 32) & 1u) != 0)
-        set_limits(p, shared, tile_a, i - tile_a * tile_rows, limit_of_list(p, i));
-    __syncwarp();
 }
 
-/// Scores sixteen pairs of positions at most, of this warp's rows.
-__device__ void score_pairs(const JoinParams& p, Shared& shared, std::uint32_t tile_a, bool there, uint2 pair) {
+/// Canonical similarity of sixteen pairs of positions at most, two threads each. Whole warps.
+__device__ __noinline__ float score_of(const JoinParams& p, std::uint32_t i, std::uint32_t j) {
     const double dot =
-        canonical_dot(p.a.rows.row(p.a.row_numbers[pair.x]), p.b.rows.row(p.b.row_numbers[pair.y]), p.a.rows.d,
+        canonical_dot(p.a.rows.row(p.a.row_numbers[i]), p.b.rows.row(p.b.row_numbers[j]), p.a.rows.d,
                       p.a.rows.element, p.a.rows.aligned && p.b.rows.aligned, ~0u);
-    const float score = rowwise::similarity_of(p.metric, dot, p.a.squares[pair.x], p.b.squares[pair.y]);
-    take(p, shared, tile_a, there, pair.x, pair.y, score);
+    return rowwise::similarity_of(p.metric, dot, p.a.squares[i], p.b.squares[j]);
 }
 
 /// Scores the pairs that wait, sixteen at a time, while there are as many; all of them at the end.
-__device__ void score_waiting(const JoinParams& p, Shared& shared, std::uint32_t tile_a, bool all) {
+__device__ void score_waiting(const JoinParams& p, Shared& shared, bool all) {
     const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const std::uint32_t count = shared.waiting_count[warp];
     std::uint32_t begin = 0;
     for (; begin + scored_together <= count || (all && begin < count); begin += scored_together) {
         const std::uint32_t at = begin + lane / 2;
-        score_pairs(p, shared, tile_a, at < count, shared.waiting[warp][min(at, count - 1u)]);
+        const uint2 pair = shared.waiting[warp][min(at, count - 1u)];
+        take(p, at < count, pair.x, pair.y, score_of(p, pair.x, pair.y));
     }
     const uint2 rest = shared.waiting[warp][min(begin + lane, most_waiting - 1u)];
     __syncwarp();
@@ -473,12 +506,19 @@ __device__ void score_waiting(const JoinParams& p, Shared& shared, std::uint32_t
     __syncwarp();
 }
 
+__device__ void count_scored(const JoinParams& p, std::uint32_t pairs) {
+    if (threadIdx.x % 32 == 0 && pairs > 0) atomicAdd(&p.counters->scored, static_cast<unsigned long long>(pairs));
+}
+
+/// Whether a pair of positions is one.
+__device__ bool is_pair(const JoinParams& p, std::uint32_t i, std::uint32_t j) {
+    return i < p.a.n && j < p.b.n && (!p.self || (p.question == Question::nearest ? i != j : i < j));
+}
+
 /// Pairs of this warp's rows, one a lane where `there`, wait to be scored. At most 15 waited before.
-__device__ void wait_for_score(const JoinParams& p, Shared& shared, std::uint32_t tile_a, bool there,
-                               std::uint32_t i, std::uint32_t j) {
+__device__ void wait_for_score(const JoinParams& p, Shared& shared, bool there, std::uint32_t i, std::uint32_t j) {
     const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    there = there && i < p.a.n && j < p.b.n;
-    if (p.self) there = there && (p.question == Question::nearest ? i != j : i < j);
+    there = there && is_pair(p, i, j);
     if (p.question == Question::forest)
         there = there && root_of(p.parents, i) != root_of(p.parents, p.offset_b + j);
     const std::uint32_t those = __ballot_sync(~0u, there), more = __popc(those);
@@ -486,62 +526,134 @@ __device__ void wait_for_score(const JoinParams& p, Shared& shared, std::uint32_
     const std::uint32_t waiting = shared.waiting_count[warp];
     if (there) shared.waiting[warp][waiting + __popc(those & ((1u << lane) - 1u))] = make_uint2(i, j);
     __syncwarp();
-    if (lane == 0) {
-        shared.waiting_count[warp] = waiting + more;
-        atomicAdd(&p.counters->scored, static_cast<unsigned long long>(more));
-    }
+    if (lane == 0) shared.waiting_count[warp] = waiting + more;
     __syncwarp();
-    if (waiting + more >= scored_together) score_waiting(p, shared, tile_a, false);
+    count_scored(p, more);
+    if (waiting + more >= scored_together) score_waiting(p, shared, false);
 }
 
 /// Each warp takes the survivors of its 16 rows, or every pair of them.
+template <bool moving>
 __device__ __noinline__ void take_survivors(const JoinParams& p, Shared& shared, std::uint32_t tile_a,
                                             std::uint32_t tile_b, bool every) {
     const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const std::uint32_t i0 = tile_a * tile_rows, j0 = tile_b * tile_rows;
-    if (every) {
-        for (std::uint32_t at = lane; at < warp_tile_rows * tile_rows; at += 32)
-            wait_for_score(p, shared, tile_a, true, i0 + warp * warp_tile_rows + at / tile_rows, j0 + at % tile_rows);
-        return;
-    }
-    const std::uint32_t count = shared.survivor_count;
+    const std::uint32_t j0 = tile_b * tile_rows;
+    const std::uint32_t count = every ? warp_tile_rows * tile_rows : shared.survivor_count;
+    const std::int32_t unknown = (1 << 27) - 1;  // every pair of a tile: of no known bound
     for (std::uint32_t begin = 0; begin < count; begin += 32) {
-        const Survivor survivor = shared.survivors[min(begin + lane, count - 1u)];
+        const std::uint32_t at = begin + lane;
+        const Survivor survivor =
+            every ? Survivor{(warp * warp_tile_rows * tile_rows + at) | near_bit, unknown}
+                  : shared.survivors[min(at, count - 1u)];
         const std::uint32_t row = survivor.place / tile_rows % tile_rows, col = survivor.place % tile_rows;
-        const bool mine = begin + lane < count && row / warp_tile_rows == warp;
-        bool now = mine;
-        if (p.postponed_room > 0) {
-            const bool later = mine && (survivor.place & near_bit) == 0;
-            const std::uint32_t those = __ballot_sync(~0u, later), more = __popc(those);
-            const std::uint32_t postponed = shared.postponed_count[warp];
-            if (more > 0 && postponed + more <= p.postponed_room) {
-                if (later)
-                    postponed_of(p, warp)[postponed + __popc(those & ((1u << lane) - 1u))] =
-                        make_uint2(j0 + col, pack_postponed(row, survivor.sum));
-                __syncwarp();
-                if (lane == 0) shared.postponed_count[warp] = postponed + more;
-                __syncwarp();
-                now = mine && !later;
+        const std::uint32_t i = tile_a * tile_rows + row, j = j0 + col;
+        bool mine = at < count && row / warp_tile_rows == warp && is_pair(p, i, j);
+        if constexpr (moving) {
+            const uint2 pair = make_uint2(j, pack_bound(row, survivor.sum));
+            if (shared.postponed_count[warp] + 32 <= postponed_room) {
+                const bool later = mine && (survivor.place & near_bit) == 0;
+                enqueue(queue_of(p, 2), shared.postponed_count[warp], later, pair);
+                mine = mine && !later;
             }
+            enqueue(queue_of(p, 0), shared.queued_count[warp], mine, pair);
+        } else {
+            wait_for_score(p, shared, mine, i, j);
         }
-        wait_for_score(p, shared, tile_a, now, i0 + row, j0 + col);
     }
 }
 
-/// Scores what waits and, of what was postponed, what still reaches its limit.
+/// Scores what this warp's queue holds, row by row, and puts it into their lists.
+__device__ __noinline__ void score_queue(const JoinParams& p, Shared& shared, std::uint32_t tile_a) {
+    const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32, row0 = warp * warp_tile_rows;
+    const std::uint32_t queued = shared.queued_count[warp];
+    if (queued == 0) return;
+    const uint2* queue = queue_of(p, 0);
+    uint2* by_row = queue_of(p, 1);
+    // What a limit has overtaken meanwhile is left out.
+    const auto still = [&](const uint2& pair) {
+        return p.metric != Metric::cosine || !p.screened ||
+               bound_of(pair.y) >= shared.limits[p.stages - 1][row0 + (pair.y >> 28)];
+    };
+    std::uint32_t* begins = shared.row_begin[warp];
+    if (lane < warp_tile_rows) begins[lane] = 0;
+    __syncwarp();
+    for (std::uint32_t at = lane; at < queued; at += 32)
+        if (still(queue[at])) atomicAdd(begins + (queue[at].y >> 28), 1u);
+    __syncwarp();
+    const std::uint32_t own = lane < warp_tile_rows ? begins[lane] : 0;
+    std::uint32_t before = own;
+    for (std::uint32_t step = 1; step < warp_tile_rows; step *= 2) {
+        const std::uint32_t lower = __shfl_up_sync(~0u, before, step);
+        if (lane >= step) before += lower;
+    }
+    const std::uint32_t count = __shfl_sync(~0u, before, warp_tile_rows - 1);
+    __syncwarp();
+    if (lane < warp_tile_rows) begins[lane] = before - own;
+    __syncwarp();
+    for (std::uint32_t at = lane; at < queued; at += 32) {
+        const uint2 pair = queue[at];
+        if (still(pair)) by_row[atomicAdd(begins + (pair.y >> 28), 1u)] = pair;
+    }
+    __syncwarp();
+    count_scored(p, count);
+    BestList list(p);
+    std::uint32_t current = warp_tile_rows;
+    unsigned long long worst = 0;
+    const auto change_to = [&](std::uint32_t row) {
+        if (current < warp_tile_rows) {
+            list.store(tile_a * tile_rows + row0 + current);
+            if (lane == 0)
+                set_limits(p, shared, tile_a, row0 + current,
+                           worst == Ranked::none ? -INFINITY : Ranked::score(worst));
+        }
+        current = row;
+        if (row < warp_tile_rows) {
+            list.load(tile_a * tile_rows + row0 + row);
+            worst = list.worst();
+        }
+    };
+    for (std::uint32_t begin = 0; begin < count; begin += scored_together) {
+        const std::uint32_t at = begin + lane / 2;
+        const uint2 pair = by_row[min(at, count - 1u)];
+        const std::uint32_t row = pair.y >> 28;
+        const float score = score_of(p, tile_a * tile_rows + row0 + row, pair.x);
+        const bool scored = at < count && lane % 2 == 0 && score == score;
+        const unsigned long long ranked =
+            scored ? static_cast<unsigned long long>(Ranked::of(score, p.b.order[pair.x])) : 0;
+        for (std::uint32_t left = __ballot_sync(~0u, scored); left != 0; left &= left - 1u) {
+            const int from = __ffs(static_cast<int>(left)) - 1;
+            const std::uint32_t of = __shfl_sync(~0u, row, from);
+            if (of != current) change_to(of);
+            const unsigned long long candidate = __shfl_sync(~0u, ranked, from);
+            if (candidate <= worst) continue;
+            list.insert(candidate);
+            worst = list.worst();
+        }
+    }
+    change_to(warp_tile_rows);
+    if (lane == 0) shared.queued_count[warp] = 0;
+    __syncwarp();
+}
+
+/// At the end of a task: scores what waits and, of what was postponed, what still reaches its limit.
+template <bool moving>
 __device__ __noinline__ void score_rest(const JoinParams& p, Shared& shared, std::uint32_t tile_a) {
     const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    score_waiting(p, shared, tile_a, true);
+    if constexpr (!moving) {
+        score_waiting(p, shared, true);
+        return;
+    }
+    score_queue(p, shared, tile_a);
     const std::uint32_t count = shared.postponed_count[warp];
-    const uint2* postponed = postponed_of(p, warp);
+    const uint2* postponed = queue_of(p, 2);
     for (std::uint32_t begin = 0; begin < count; begin += 32) {
         const uint2 pair = postponed[min(begin + lane, count - 1u)];
-        const std::uint32_t row = warp * warp_tile_rows + (pair.y >> 28);
-        const bool there =
-            begin + lane < count && postponed_sum(pair.y) >= shared.limits[p.stages - 1][row];
-        wait_for_score(p, shared, tile_a, there, tile_a * tile_rows + row, pair.x);
+        const bool there = begin + lane < count &&
+                           bound_of(pair.y) >= shared.limits[p.stages - 1][warp * warp_tile_rows + (pair.y >> 28)];
+        enqueue(queue_of(p, 0), shared.queued_count[warp], there, pair);
+        if (shared.queued_count[warp] >= queue_drain) score_queue(p, shared, tile_a);
     }
-    score_waiting(p, shared, tile_a, true);
+    score_queue(p, shared, tile_a);
     if (lane == 0) shared.postponed_count[warp] = 0;
     __syncwarp();
 }
@@ -553,20 +665,20 @@ __device__ std::uint32_t chunk_at(const JoinParams& p, std::uint32_t k) {
     return k < p.used_prefix ? k : k - p.used_prefix + p.prefix_chunks;
 }
 
-__device__ void start_tile(const JoinParams& p, Shared& shared, std::uint32_t tile_b, std::uint32_t buffer,
-                           std::uint32_t first_stage) {
+__device__ void start_tile(const JoinParams& p, Shared& shared, const Source& source, std::uint32_t tile_b,
+                           std::uint32_t buffer, std::uint32_t first_stage) {
     const std::uint32_t chunks = min(p.stage_chunks[p.stages - 1], resident_chunks);
     for (std::uint32_t chunk = 0; chunk < chunks; ++chunk)
-        load_chunk<false>(shared.b[buffer][chunk], p.b, p.pitch, tile_b, chunk_at(p, chunk));
+        load_chunk<false>(shared.b[buffer][chunk], source, chunk_at(p, chunk));
     if (threadIdx.x < tile_rows * 4 / segment_bytes)
         copy_far(shared_address(shared.share_b[buffer] + threadIdx.x * 4),
                  p.b.shares + first_stage * p.b.positions + tile_b * tile_rows + threadIdx.x * 4);
 }
 
 /// Screens one tile; whether a pair of it may matter, which is then a survivor.
-template <bool cosine>
-__device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t tile_a, std::uint32_t tile_b,
-                            std::uint32_t buffer, std::uint32_t plan) {
+template <bool cosine, bool moving>
+__device__ bool screen_tile(const JoinParams& p, Shared& shared, const Source& source_a, std::uint32_t tile_a,
+                            std::uint32_t tile_b, std::uint32_t buffer, std::uint32_t plan) {
     Sums sums;
     const auto clear = [&] {
 #pragma unroll
@@ -580,11 +692,12 @@ __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t t
     const std::uint32_t chunks = p.stage_chunks[p.stages - 1];
     std::uint32_t stage = __ffs(static_cast<int>(plan)) - 1;
     const std::uint32_t first_stage = stage;
+    const Source source_b(p.b, p.pitch, tile_b);
     const auto start_ring = [&](std::uint32_t chunk) {
         if (chunk < chunks) {
             std::int8_t(*slot)[chunk_bytes] = shared.ring[chunk % ring_slots];
-            load_chunk<true>(slot[0], p.a, p.pitch, tile_a, chunk_at(p, chunk));
-            load_chunk<false>(slot[1], p.b, p.pitch, tile_b, chunk_at(p, chunk));
+            load_chunk<true>(slot[0], source_a, chunk_at(p, chunk));
+            load_chunk<false>(slot[1], source_b, chunk_at(p, chunk));
         }
         commit();
     };
@@ -616,7 +729,7 @@ __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t t
                                          : p.b.shares + stage * p.b.positions + tile_b * tile_rows;
         std::uint64_t near = 0;
         const std::uint64_t found =
-            survivors<cosine>(p, shared, sums, stage, tile_a, tile_b, shares, last ? &near : nullptr);
+            survivors<cosine, moving>(p, shared, sums, stage, tile_a, tile_b, shares, last ? &near : nullptr);
         const bool alive = __syncthreads_or(found != 0);
         if (last && alive && p.sample == 0) list_survivors(shared, sums, found, near, shares);
         if (threadIdx.x == 0 && p.sample != 0) {
@@ -631,14 +744,15 @@ __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t t
     return true;
 }
 
-template <bool cosine>
+template <bool cosine, bool moving>
 __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_constant__ JoinParams p) {
     extern __shared__ char memory[];
     Shared& shared = *reinterpret_cast<Shared*>((reinterpret_cast<std::uintptr_t>(memory) + 1023) / 1024 * 1024);
     const std::uint32_t first_stage = __ffs(static_cast<int>(p.plan)) - 1;
-    const bool square = p.question == Question::nearest;  // both halves of a self-join
+    constexpr bool square = moving;  // both halves of a self-join
     if (threadIdx.x == 0) shared.survivor_count = 0;
-    if (threadIdx.x < warps) shared.waiting_count[threadIdx.x] = shared.postponed_count[threadIdx.x] = 0;
+    if (threadIdx.x < warps)
+        shared.waiting_count[threadIdx.x] = shared.queued_count[threadIdx.x] = shared.postponed_count[threadIdx.x] = 0;
     std::uint32_t buffer = 0;
     for (;;) {
         __syncthreads();
@@ -668,16 +782,17 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
             if (p.screened)
                 shared.last_shares[threadIdx.x] = p.a.shares[(p.stages - 1) * p.a.positions + i];
         }
-        if (p.screened) {
-            for (std::uint32_t chunk = 0; chunk < min(p.stage_chunks[p.stages - 1], resident_chunks); ++chunk)
-                load_chunk<true>(shared.a[chunk], p.a, p.pitch, tile_a, chunk_at(p, chunk));
-            start_tile(p, shared, square && p.self && p.sample == 0 ? tile_a : begin, buffer, first_stage);
-            commit();
-        }
-        bool stopped = false;
         // The nearest of a row mostly lie beside it where rows have the order of their clusters: from there on.
         const std::uint32_t turn = square && p.self && p.sample == 0 ? tile_a : 0;
         const auto turned = [&](std::uint32_t tile) { return tile + turn < end ? tile + turn : tile + turn - end; };
+        const Source source_a(p.a, p.pitch, tile_a);
+        if (p.screened) {
+            for (std::uint32_t chunk = 0; chunk < min(p.stage_chunks[p.stages - 1], resident_chunks); ++chunk)
+                load_chunk<true>(shared.a[chunk], source_a, chunk_at(p, chunk));
+            start_tile(p, shared, Source(p.b, p.pitch, turned(begin)), turned(begin), buffer, first_stage);
+            commit();
+        }
+        bool stopped = false;
         for (std::uint32_t at = begin; at < end; ++at, buffer ^= 1u) {
             const std::uint32_t tile_b = turned(at);
             bool stop = false;
@@ -693,7 +808,8 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
             publish();
             stopped = __syncthreads_or(stop);
             if (stopped) break;
-            if (p.screened && at + 1 < end) start_tile(p, shared, turned(at + 1), buffer ^ 1u, first_stage);
+            if (p.screened && at + 1 < end)
+                start_tile(p, shared, Source(p.b, p.pitch, turned(at + 1)), turned(at + 1), buffer ^ 1u, first_stage);
             commit();
             bool alive = true;
             if (p.question == Question::forest && p.sample == 0 &&
@@ -701,23 +817,28 @@ __global__ void __launch_bounds__(block_threads, 2) join_tiles(const __grid_cons
                 if (threadIdx.x == 0) atomicAdd(&p.counters->skipped, 1ull);
                 continue;
             }
-            if (p.screened) alive = screen_tile<cosine>(p, shared, tile_a, tile_b, buffer, p.plan);
+            if (p.screened) alive = screen_tile<cosine, moving>(p, shared, source_a, tile_a, tile_b, buffer, p.plan);
             if (!alive || p.sample != 0) continue;
             wait_until<0>();
             __syncthreads();
-            take_survivors(p, shared, tile_a, tile_b, !p.screened || shared.survivor_count > most_survivors);
-            __syncthreads();
+            take_survivors<moving>(p, shared, tile_a, tile_b, !p.screened || shared.survivor_count > most_survivors);
+            // All warps score at a time: else the others would wait for one in nearly every tile.
+            const bool full = moving && shared.queued_count[threadIdx.x / 32] >= queue_drain;
+            if (__syncthreads_or(full) && moving) score_queue(p, shared, tile_a);
             if (threadIdx.x == 0) shared.survivor_count = 0;
             if (p.question == Question::forest && p.sample == 0) note_whole(p, tile_a, tile_b);
             __syncthreads();
         }
         wait_until<0>();
-        if (p.sample == 0) score_rest(p, shared, tile_a);
+        if (p.sample == 0) score_rest<moving>(p, shared, tile_a);
         if (threadIdx.x == 0 && p.sample == 0 && !stopped) p.progress[task] = p.tiles_of_strip;
     }
 }
 
 constexpr std::size_t shared_bytes = sizeof(Shared) + 1024;
+// [cosine][limits move]
+constexpr decltype(&join_tiles<true, true>) kernels[2][2] = {
+    {join_tiles<false, false>, join_tiles<false, true>}, {join_tiles<true, false>, join_tiles<true, true>}};
 
 }  // namespace
 
@@ -725,19 +846,20 @@ std::uint32_t resident_blocks() {
     int device = 0, count = 0, blocks = 0;
     check(cudaGetDevice(&device), "asking for the current device");
     check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "asking for its size");
-    for (const auto kernel : {join_tiles<true>, join_tiles<false>})
-        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared_bytes)),
-              "asking for shared memory");
-    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, join_tiles<true>,
-                                                        static_cast<int>(block_threads), shared_bytes),
+    for (const auto& of_metric : kernels)
+        for (const auto kernel : of_metric)
+            check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       static_cast<int>(shared_bytes)),
+                  "asking for shared memory");
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernels[1][1], static_cast<int>(block_threads),
+                                                        shared_bytes),
           "asking how many blocks it holds");
     return static_cast<std::uint32_t>(count * std::max(blocks, 1));
 }
 
 void launch_join(const JoinParams& params, std::uint32_t blocks) {
-    (params.metric == Metric::cosine ? join_tiles<true> : join_tiles<false>)<<<blocks, block_threads,
-                                                                              shared_bytes>>>(params);
+    kernels[params.metric == Metric::cosine][params.question == Question::nearest]<<<blocks, block_threads,
+                                                                                    shared_bytes>>>(params);
     check(cudaGetLastError(), "starting a join");
 }
 
