@@ -68,7 +68,8 @@ Element element_of_tensor(const DlTensor& x, const std::string& name) {
         if (x.code == bfloat && x.bits == 16) return Element::bfloat16;
         if (x.code == integer && x.bits == 8) return Element::int8;
     }
-    throw py::type_error(name + ": expected float16, bfloat16, float32 or int8 on the device; convert it on purpose");
+    throw py::type_error(
+        name + ": expected float16, bfloat16, float32 or int8 on the device; convert it on purpose");
 }
 
 /// A matrix on a device and, for as long as it lives, the object whose memory it is.
@@ -96,7 +97,8 @@ std::unique_ptr<PyMatrix> lend(const py::capsule& capsule, const std::string& na
     const Element kind = element_of_tensor(*x, name);
     const std::int64_t n = x->shape[0], d = x->shape[1];
     if (x->strides != nullptr && d > 1 && n > 0 && x->strides[1] != 1)
-        throw py::value_error(name + ": expected adjacent elements in each row (any stride between rows); pass " +
+        throw py::value_error(name +
+                              ": expected adjacent elements in each row (any stride between rows); pass " +
                               name + ".contiguous()");
     const auto bytes = static_cast<std::int64_t>(rowwise::element_bytes(kind));
     const std::int64_t stride = (x->strides != nullptr ? x->strides[0] : d) * bytes;
@@ -133,16 +135,16 @@ std::unique_ptr<PyOperand> make_operand(const py::object& matrix, const std::opt
     auto result = std::make_unique<PyOperand>();
     result->matrix = matrix;
     const py::gil_scoped_release no_gil;
-    result->rows =
-        Operand::prepare(x, numbers, n, measure, precision == "exact" ? Precision::exact : Precision::float32,
-                         screening);
+    result->rows = Operand::prepare(x, numbers, n, measure,
+                                    precision == "exact" ? Precision::exact : Precision::float32, screening);
     return result;
 }
 
 std::unique_ptr<Screening> make_screening(const Floats& projection, double norm, const Floats& centroids) {
     check_matrix(projection, "projection");
     check_matrix(centroids, "centroids");
-    const auto p = static_cast<std::size_t>(projection.shape(0)), d = static_cast<std::size_t>(projection.shape(1)),
+    const auto p = static_cast<std::size_t>(projection.shape(0)),
+               d = static_cast<std::size_t>(projection.shape(1)),
                count = static_cast<std::size_t>(centroids.shape(0)),
                coordinates = static_cast<std::size_t>(centroids.shape(1));
     if ((p != 64 && p != 128) || count < 1 || coordinates > 32)
@@ -151,9 +153,10 @@ std::unique_ptr<Screening> make_screening(const Floats& projection, double norm,
                               std::string(py::str(centroids.attr("shape"))));
     if (!(norm > 0 && norm <= 1))
         throw py::value_error("norm: expected a number in (0, 1], got " + std::to_string(norm));
-    return std::make_unique<Screening>(std::vector<float>(projection.data(), projection.data() + p * d), p, d,
-                                       std::vector<float>(centroids.data(), centroids.data() + count * coordinates),
-                                       count, coordinates, norm);
+    return std::make_unique<Screening>(
+        std::vector<float>(projection.data(), projection.data() + p * d), p, d,
+        std::vector<float>(centroids.data(), centroids.data() + count * coordinates), count, coordinates,
+        norm);
 }
 
 /// (count, d) rows as they are stored, bfloat16 as uint16.
@@ -180,7 +183,8 @@ const Operand* other_of(const PyOperand& a, const PyOperand* b) {
     if (x.d != y.d || x.x->element != y.x->element || x.x->device != y.x->device || x.metric != y.metric ||
         x.screened != y.screened || x.prefix_chunks != y.prefix_chunks || x.prefix_unit != y.prefix_unit)
         throw py::value_error(
-            "b: expected an operand prepared like a: same dimension, dtype, device, metric, precision and screening");
+            "b: expected an operand prepared like a: same dimension, dtype, device, metric, precision and "
+            "screening");
     return &y;
 }
 
@@ -383,14 +387,15 @@ py::tuple score_pairs_(const PyMatrix& a, const PyMatrix& b, const std::string& 
     const auto heads_a = heads_of(weights_a, bias_a, a.rows.d, "weights_a");
     const auto heads_b = heads_of(weights_b, bias_b, b.rows.d, "weights_b");
     Floats similarities(n), norms_a(n), norms_b(n), out_a = scores_of(a.rows.n, heads_a),
-                            out_b = scores_of(b.rows.n, heads_b);
+                                                    out_b = scores_of(b.rows.n, heads_b);
     py::array_t<std::uint8_t> flags(n);
     const RowScores out{similarities.mutable_data(), norms_a.mutable_data(), norms_b.mutable_data(),
-                        flags.mutable_data(), out_a.mutable_data(), out_b.mutable_data()};
+                        flags.mutable_data(),        out_a.mutable_data(),   out_b.mutable_data()};
     const Metric measure = metric_of(metric);
     {
         const py::gil_scoped_release no_gil;
-        score_pairs(a.rows, b.rows, measure, heads_a ? &*heads_a : nullptr, heads_b ? &*heads_b : nullptr, out);
+        score_pairs(a.rows, b.rows, measure, heads_a ? &*heads_a : nullptr, heads_b ? &*heads_b : nullptr,
+                    out);
     }
     return py::make_tuple(similarities, norms_a, norms_b, flags, heads_a ? py::object(out_a) : py::none(),
                           heads_b ? py::object(out_b) : py::none());
@@ -446,8 +451,7 @@ PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
     py::class_<PyMatrix>(m, "Matrix")
         .def_static("upload", &upload, py::arg("x").noconvert(), py::arg("element"), py::arg("device"))
         .def_static("lend", &lend, py::arg("capsule"), py::arg("name"))
-        .def_property_readonly("shape",
-                               [](const PyMatrix& x) { return py::make_tuple(x.rows.n, x.rows.d); })
+        .def_property_readonly("shape", [](const PyMatrix& x) { return py::make_tuple(x.rows.n, x.rows.d); })
         .def_property_readonly("element", [](const PyMatrix& x) { return name_of(x.rows.element); })
         .def_property_readonly("device", [](const PyMatrix& x) { return x.rows.device; })
         .def("copies", &copies)

@@ -19,9 +19,7 @@ struct Rows {
     Element element;
     bool aligned;
 
-    __device__ const char* row(std::uint64_t i) const {
-        return data + static_cast<std::int64_t>(i) * stride;
-    }
+    __device__ const char* row(std::uint64_t i) const { return data + static_cast<std::int64_t>(i) * stride; }
 };
 
 __device__ inline float widen_half(std::uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
@@ -50,8 +48,7 @@ __device__ inline void load8(const char* row, std::uint32_t j, std::uint32_t d, 
             out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
             out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
         } else {
-            const uint4 words =
-                __ldg(reinterpret_cast<const uint4*>(row + static_cast<std::size_t>(j) * 2));
+            const uint4 words = __ldg(reinterpret_cast<const uint4*>(row + static_cast<std::size_t>(j) * 2));
             const std::uint32_t parts[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
@@ -114,8 +111,8 @@ __device__ inline double canonical_dot_of(const char* x, const char* y, std::uin
 
 /// Canonical sum of two rows by a pair of threads, of which both get it. `threads`: those that call, whole
 /// pairs.
-static __device__ __noinline__ double canonical_dot(const char* x, const char* y, std::uint32_t d, Element element,
-                                             bool aligned, std::uint32_t threads) {
+static __device__ __noinline__ double canonical_dot(const char* x, const char* y, std::uint32_t d,
+                                                    Element element, bool aligned, std::uint32_t threads) {
     switch (element) {
         case Element::float32: return canonical_dot_of<Element::float32>(x, y, d, aligned, threads);
         case Element::float16: return canonical_dot_of<Element::float16>(x, y, d, aligned, threads);

@@ -43,8 +43,9 @@ class Matrix {
     Buffer<char> own_;
 };
 
-/// What the operands of one problem share (see fused_similarity::Screening): a prefix of principal coordinates,
-/// in chunks of 64, and centroids in the first of them by which rows are ordered. In host memory.
+/// What the operands of one problem share (see fused_similarity::Screening): a prefix of principal
+/// coordinates, in chunks of 64, and centroids in the first of them by which rows are ordered. In host
+/// memory.
 struct Screening {
     std::vector<float> projection;  // (p, d), p = 64 or 128
     std::vector<float> centroids;   // (c, cluster_coordinates <= 32)
@@ -67,11 +68,11 @@ struct Operand {
     const Matrix* x;
     std::size_t n, d;
     Metric metric;
-    bool screened;               // else every pair is scored
-    std::size_t pitch;           // bytes of a quantised row
-    std::size_t prefix_chunks;   // of it
-    double prefix_unit, prefix_extra;  // see JoinParams
-    std::vector<std::int64_t> rows;  // by index
+    bool screened;                      // else every pair is scored
+    std::size_t pitch;                  // bytes of a quantised row
+    std::size_t prefix_chunks;          // of it
+    double prefix_unit, prefix_extra;   // see JoinParams
+    std::vector<std::int64_t> rows;     // by index
     Buffer<std::uint32_t> row_numbers;  // by position
     Buffer<std::uint32_t> order;        // by position: index
     Buffer<std::int8_t> quantised;      // (positions, pitch)

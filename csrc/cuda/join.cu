@@ -23,9 +23,15 @@ constexpr std::uint32_t sampled_tiles = 4096, least_sampled = 64;
 std::atomic<bool> whole_rows{false};
 
 SideView view_of(const Operand& o) {
-    return {o.quantised.get(), o.shares.get(),      o.factors.get(),
-            o.biases.get(),    o.squares.get(),     o.order.get(),
-            o.row_numbers.get(), rows_of(*o.x),     static_cast<std::uint32_t>(o.n),
+    return {o.quantised.get(),
+            o.shares.get(),
+            o.factors.get(),
+            o.biases.get(),
+            o.squares.get(),
+            o.order.get(),
+            o.row_numbers.get(),
+            rows_of(*o.x),
+            static_cast<std::uint32_t>(o.n),
             static_cast<std::uint32_t>(o.positions())};
 }
 
@@ -62,8 +68,8 @@ bool run_join(const Operand& a, const Operand* other, const Asking& asking, cons
     const auto tiles = [](std::size_t n) { return (n + tile_rows - 1) / tile_rows; };
     // Few tiles: shorter strips, so that there are tasks for every block.
     const auto tasks_wanted = std::max<std::size_t>(tiles(a.n) * tiles(b.n) / (8 * std::size_t{blocks}), 1);
-    const auto strip = static_cast<std::uint32_t>(
-        square ? tiles(b.n) : std::min<std::size_t>(strip_tiles, tasks_wanted));
+    const auto strip =
+        static_cast<std::uint32_t>(square ? tiles(b.n) : std::min<std::size_t>(strip_tiles, tasks_wanted));
     const Schedule schedule(a.n, b.n, p.self != 0 && !square, strip);
     p.tiles_a = schedule.tiles_a, p.tiles_b = schedule.tiles_b, p.tiles_of_strip = strip;
     const auto first = Buffer<std::uint32_t>::of(schedule.first);
@@ -74,9 +80,12 @@ bool run_join(const Operand& a, const Operand* other, const Asking& asking, cons
     Buffer<Counters> counters(1);
     p.counters = counters.get();
     // A block that began a tile finds room for all of its pairs.
-    p.found_limit = asking.found_room > 0 ? asking.found_room : std::numeric_limits<unsigned long long>::max();
-    Buffer<Found> found(asking.found_room > 0 ? asking.found_room + std::size_t{blocks} * (tile_rows * tile_rows + block_warps * 16)
-                                              : 0);
+    p.found_limit =
+        asking.found_room > 0 ? asking.found_room : std::numeric_limits<unsigned long long>::max();
+    Buffer<Found> found(asking.found_room > 0
+                            ? asking.found_room +
+                                  std::size_t{blocks} * (tile_rows * tile_rows + block_warps * 16)
+                            : 0);
     p.found = found.get();
     Buffer<uint2> queues(square ? std::size_t{blocks} * block_warps * (2 * queue_room + postponed_room) : 0);
     p.queues = queues.get();
@@ -105,7 +114,8 @@ bool run_join(const Operand& a, const Operand* other, const Asking& asking, cons
         follow(p, cheapest_plan(alive, p.prefix_chunks, rotated, screening_chunks));
     };
     const std::uint32_t tasks = schedule.tasks();
-    const bool chooses = p.screened && p.stages > 1 && !whole_rows.load() && schedule.tiles() > 2 * least_sampled;
+    const bool chooses =
+        p.screened && p.stages > 1 && !whole_rows.load() && schedule.tiles() > 2 * least_sampled;
     if (chooses && !square) choose_plan(tasks);
     std::vector<Found> pairs;
     std::uint32_t slice = blocks * (square ? 1 : 8);

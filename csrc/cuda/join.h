@@ -12,10 +12,10 @@ enum class Question : std::uint32_t { pairs, forest, counts, earlier, nearest };
 
 /// Warps of a block of the kernel.
 constexpr std::uint32_t block_warps = 8;
-/// Pairs that wait in a warp's queue where limits move: so many are scored together, on top of which a tile may
-/// bring all of its own; and those that wait for final limits. 52 KB a warp, 110 MB for 264 blocks.
+/// Pairs that wait in a warp's queue where limits move: so many are scored together, on top of which a tile
+/// may bring all of its own; and those that wait for final limits. 68 KB a warp, 140 MB for 264 blocks.
 constexpr std::uint32_t queue_drain = 192, queue_room = queue_drain + tile_rows / block_warps * tile_rows;
-constexpr std::uint32_t postponed_room = 2048;
+constexpr std::uint32_t postponed_room = 4096;
 
 /// One side of a join, by position.
 struct SideView {
@@ -51,7 +51,8 @@ struct JoinParams {
     Question question;
     Metric metric;
     float threshold;
-    double unit[most_stages], extra[most_stages];  // of a stage's sums, in cosine; what float32 loses beside shares
+    double unit[most_stages],
+        extra[most_stages];  // of a stage's sums, in cosine; what float32 loses beside shares
     // Tasks, see Schedule.
     const std::uint32_t* first_task;
     std::uint32_t strips, tiles_a, tiles_b, tiles_of_strip, tasks_end;
@@ -66,15 +67,16 @@ struct JoinParams {
     std::uint8_t* whole;     // per tile of a, then of b: all of its rows are connected
     std::uint32_t offset_b;  // of b's first position in `parents`
     // counts; weights may be null
-    unsigned long long *counts_a, *counts_b;          // by index
-    const std::int64_t *weights_a, *weights_b;        // by index
+    unsigned long long *counts_a, *counts_b;    // by index
+    const std::int64_t *weights_a, *weights_b;  // by index
     // earlier
-    const std::uint32_t *ranks_a, *ranks_b;           // by index
-    unsigned long long *best_a, *best_b;              // by index: Ranked
+    const std::uint32_t *ranks_a, *ranks_b;  // by index
+    unsigned long long *best_a, *best_b;     // by index: Ranked
     // nearest
     unsigned long long* lists;  // (n of a, k) by position, falling
     std::uint32_t k;
-    uint2* queues;  // (blocks, block_warps, 2 queue_room + postponed_room): position of b, packed row and bound
+    uint2*
+        queues;  // (blocks, block_warps, 2 queue_room + postponed_room): position of b, packed row and bound
 };
 
 /// What a question adds to the parameters of a join, and what happens after each launch of the kernel.

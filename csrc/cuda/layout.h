@@ -31,8 +31,8 @@ constexpr std::int32_t passing_share = 1 << 27;
 constexpr double most_limit = 0x1p28;
 constexpr std::int32_t unreachable_limit = 1 << 30;
 
-/// Stages: rows may begin with up to two chunks of principal coordinates, of which each has a stage; then come
-/// all coordinates, rotated, with a stage after some of the chunks and after the last.
+/// Stages: rows may begin with up to two chunks of principal coordinates, of which each has a stage; then
+/// come all coordinates, rotated, with a stage after some of the chunks and after the last.
 constexpr std::uint32_t most_prefix_chunks = 2, most_stages = 12;
 
 /// Chunks of rotated coordinates after which tiles may be screened, rising; the last has all.
@@ -47,8 +47,8 @@ inline std::vector<std::uint32_t> stage_chunks(std::uint32_t chunks) {
 /// Which chunks a tile goes through: those of the prefix that a stage of `plan` asks for, then the rotated
 /// ones. Bit s of a plan is stage s; the last is always there.
 struct Route {
-    std::uint32_t prefix = 0;               // chunks of the prefix that are used
-    std::vector<std::uint32_t> chunks_at;   // per stage: how many chunks a tile has gone through by then
+    std::uint32_t prefix = 0;              // chunks of the prefix that are used
+    std::vector<std::uint32_t> chunks_at;  // per stage: how many chunks a tile has gone through by then
 
     Route(std::uint32_t plan, std::uint32_t prefix_chunks, const std::vector<std::uint32_t>& rotated) {
         for (std::uint32_t s = 0; s < prefix_chunks; ++s)

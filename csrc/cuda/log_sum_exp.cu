@@ -51,8 +51,8 @@ struct Side {
 
 /// Partial sums of 32 rows over `block_cols` columns: out[column block][row].
 template <bool integers>
-__global__ void __launch_bounds__(block_threads) sum_block(Side a, Side b, Metric metric, double scale,
-                                                           Partial* out) {
+__global__ void __launch_bounds__(block_threads)
+    sum_block(Side a, Side b, Metric metric, double scale, Partial* out) {
     __shared__ float of_a[side][slab + 1], of_b[side][slab + 1];
     __shared__ Partial partial[side][side];
     const std::uint32_t thread = threadIdx.x, lane = thread % half_warp, half = thread / half_warp;
@@ -68,7 +68,8 @@ __global__ void __launch_bounds__(block_threads) sum_block(Side a, Side b, Metri
             __syncthreads();
             for (std::uint32_t at = thread; at < side * slab; at += block_threads) {
                 const std::uint32_t r = at / slab, j = at % slab;
-                of_a[r][j] = first_row + r < a.n ? widened(a.rows, a.numbers[first_row + r], begin + j) : 0.0f;
+                of_a[r][j] =
+                    first_row + r < a.n ? widened(a.rows, a.numbers[first_row + r], begin + j) : 0.0f;
                 of_b[r][j] = col + r < b.n ? widened(b.rows, b.numbers[col + r], begin + j) : 0.0f;
             }
             __syncthreads();
@@ -113,7 +114,8 @@ __global__ void __launch_bounds__(block_threads) sum_block(Side a, Side b, Metri
         const Partial* terms = partial[thread / 8] + thread % 8 * 4;
         Partial sum{0.0, 0.0};
         for (std::uint32_t c = 0; c < 4; ++c)
-            if (terms[c].sum != 0.0) sum.most = sum.sum == 0.0 ? terms[c].most : fmax(sum.most, terms[c].most), sum.sum = 1.0;
+            if (terms[c].sum != 0.0)
+                sum.most = sum.sum == 0.0 ? terms[c].most : fmax(sum.most, terms[c].most), sum.sum = 1.0;
         if (sum.sum != 0.0) {
             sum.sum = 0.0;
             for (std::uint32_t c = 0; c < 4; ++c)
@@ -131,7 +133,8 @@ __global__ void merge_blocks(const Partial* partials, std::uint32_t n, std::uint
     const std::uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     Partial all{0.0, 0.0};
-    for (std::uint32_t b = 0; b < blocks; ++b) all = merged(all, partials[static_cast<std::size_t>(b) * n + i]);
+    for (std::uint32_t b = 0; b < blocks; ++b)
+        all = merged(all, partials[static_cast<std::size_t>(b) * n + i]);
     out[i] = all.sum == 0.0 ? -HUGE_VAL : all.most + log(all.sum);
 }
 

@@ -73,7 +73,8 @@ __device__ void transform(float* x, std::uint32_t width) {
 }
 
 /// Rounds 64 numbers to bytes; adds this lane's part of what they and their errors square to.
-__device__ void round_chunk(const float* x, std::uint32_t count, float scale, std::int8_t* out, RowSums& own) {
+__device__ void round_chunk(const float* x, std::uint32_t count, float scale, std::int8_t* out,
+                            RowSums& own) {
     const std::uint32_t lane = threadIdx.x % warp_threads;
     std::int8_t rounded[2];
     for (std::uint32_t k = 0; k < 2; ++k) {
@@ -134,7 +135,8 @@ __global__ void quantise_rows(Rows x, const std::uint32_t* numbers, const double
     std::uint32_t stage = 0;
     for (std::uint32_t chunk = 0; stage < q.rotated_stages; ++chunk) {
         const std::uint32_t begin = chunk * chunk_coordinates;
-        round_chunk(v + begin, x.d - begin, q.scale, bytes + q.prefix_chunks * chunk_coordinates + begin, own);
+        round_chunk(v + begin, x.d - begin, q.scale, bytes + q.prefix_chunks * chunk_coordinates + begin,
+                    own);
         if (chunk + 1 != q.chunks_of_stage[stage]) continue;
         const bool last = stage + 1 == q.rotated_stages;
         set_share(q.prefix_chunks + stage, own, last ? x.d : begin + chunk_coordinates, last, q.unit, q.lost);
@@ -150,10 +152,9 @@ __global__ void quantise_rows(Rows x, const std::uint32_t* numbers, const double
 constexpr std::uint32_t side = 64, slab = 32, project_threads = 256;
 
 /// out[i][p] = canonical unit row i times direction p of `count`, in float32; rows by index.
-__global__ void __launch_bounds__(project_threads) project_rows(Rows x, const std::uint32_t* numbers,
-                                                               const double* squares, std::uint32_t n,
-                                                               const float* directions, std::uint32_t count,
-                                                               float* out) {
+__global__ void __launch_bounds__(project_threads)
+    project_rows(Rows x, const std::uint32_t* numbers, const double* squares, std::uint32_t n,
+                 const float* directions, std::uint32_t count, float* out) {
     __shared__ float of_rows[slab][side + 1], of_directions[slab][side + 1];
     __shared__ float factors[side];
     const std::uint32_t first_row = blockIdx.x * side, first = blockIdx.y * side, thread = threadIdx.x;
@@ -203,16 +204,19 @@ __global__ void assign_rows(const float* projected, std::uint32_t n, std::uint32
     std::uint32_t at = 0;
     for (std::uint32_t begin = 0; begin < count; begin += centroids_at_a_time) {
         __syncthreads();
-        for (std::uint32_t k = threadIdx.x; k < centroids_at_a_time * most_cluster_coordinates; k += blockDim.x) {
+        for (std::uint32_t k = threadIdx.x; k < centroids_at_a_time * most_cluster_coordinates;
+             k += blockDim.x) {
             const std::uint32_t c = k / most_cluster_coordinates, j = k % most_cluster_coordinates;
-            part[c][j] =
-                begin + c < count && j < coordinates ? centroids[std::size_t{begin + c} * coordinates + j] : 0.0f;
+            part[c][j] = begin + c < count && j < coordinates
+                             ? centroids[std::size_t{begin + c} * coordinates + j]
+                             : 0.0f;
         }
         __syncthreads();
         for (std::uint32_t c = 0; c < centroids_at_a_time && begin + c < count; ++c) {
             float dot = 0.0f;
 #pragma unroll
-            for (std::uint32_t j = 0; j < most_cluster_coordinates; ++j) dot = __fmaf_rn(mine[j], part[c][j], dot);
+            for (std::uint32_t j = 0; j < most_cluster_coordinates; ++j)
+                dot = __fmaf_rn(mine[j], part[c][j], dot);
             if (dot > best) best = dot, at = begin + c;
         }
     }
@@ -225,11 +229,13 @@ __global__ void gather(const T* from, const std::uint32_t* places, std::uint32_t
     if (i < n) to[i] = from[places[i]];
 }
 
-__global__ void gather_rows(Rows x, const std::uint32_t* numbers, std::uint32_t n, std::uint32_t row_bytes, char* to) {
+__global__ void gather_rows(Rows x, const std::uint32_t* numbers, std::uint32_t n, std::uint32_t row_bytes,
+                            char* to) {
     const std::uint32_t i = blockIdx.x;
     if (i >= n) return;
     const char* row = x.row(numbers[i]);
-    for (std::uint32_t j = threadIdx.x; j < row_bytes; j += blockDim.x) to[std::size_t{i} * row_bytes + j] = row[j];
+    for (std::uint32_t j = threadIdx.x; j < row_bytes; j += blockDim.x)
+        to[std::size_t{i} * row_bytes + j] = row[j];
 }
 
 __global__ void hash_rows(Rows x, std::uint32_t n, std::uint32_t row_bytes, std::uint64_t* out) {
@@ -252,7 +258,8 @@ __global__ void hash_rows(Rows x, std::uint32_t n, std::uint32_t row_bytes, std:
 
 constexpr std::uint32_t empty_slot = ~0u;
 
-/// One warp a row: finds the slot of the rows with its bits in a table of row numbers, which keeps the lowest.
+/// One warp a row: finds the slot of the rows with its bits in a table of row numbers, which keeps the
+/// lowest.
 __global__ void find_slots(Rows x, std::uint32_t n, std::uint32_t row_bytes, const std::uint64_t* hashes,
                            std::uint32_t* table, std::uint32_t slots, std::uint32_t* slot_of) {
     const std::uint32_t i = blockIdx.x * (blockDim.x / warp_threads) + threadIdx.x / warp_threads;
@@ -301,8 +308,8 @@ Matrix Matrix::upload(int device, rowwise::Matrix x, std::size_t n, std::size_t 
                   "copying rows to the device");
         else
             for (std::size_t i = 0; i < n; ++i)
-                copy_in(result.own_.get() + i * pitch,
-                        from + static_cast<std::ptrdiff_t>(i) * x.row_stride, width);
+                copy_in(result.own_.get() + i * pitch, from + static_cast<std::ptrdiff_t>(i) * x.row_stride,
+                        width);
     }
     result.device = device, result.data = result.own_.get();
     result.row_stride = static_cast<std::ptrdiff_t>(pitch);
@@ -365,10 +372,16 @@ void Matrix::take(const std::int64_t* rows, std::size_t count, void* out) const 
     copy_out(out, part.get(), part.size());
 }
 
-Screening::Screening(std::vector<float> projection_, std::size_t p_, std::size_t d_, std::vector<float> centroids_,
-                     std::size_t count, std::size_t coordinates, double norm_)
-    : projection(std::move(projection_)), centroids(std::move(centroids_)), p(p_), d(d_), centroid_count(count),
-      cluster_coordinates(coordinates), norm(norm_), defect(defect_of(projection.data(), p_, d_)) {}
+Screening::Screening(std::vector<float> projection_, std::size_t p_, std::size_t d_,
+                     std::vector<float> centroids_, std::size_t count, std::size_t coordinates, double norm_)
+    : projection(std::move(projection_)),
+      centroids(std::move(centroids_)),
+      p(p_),
+      d(d_),
+      centroid_count(count),
+      cluster_coordinates(coordinates),
+      norm(norm_),
+      defect(defect_of(projection.data(), p_, d_)) {}
 
 std::size_t Operand::positions() const noexcept { return (n + tile_rows - 1) / tile_rows * tile_rows; }
 
@@ -406,7 +419,8 @@ std::unique_ptr<Operand> Operand::prepare(const Matrix& x, const std::int64_t* r
     o.squares.zero();
     o.screened = precision == Precision::exact && x.d > 0 && x.d <= most_coordinates;
     const auto chunks = static_cast<std::uint32_t>((x.d + chunk_coordinates - 1) / chunk_coordinates);
-    const bool prefixed = screening != nullptr && o.screened && metric == Metric::cosine && screening->d == x.d;
+    const bool prefixed =
+        screening != nullptr && o.screened && metric == Metric::cosine && screening->d == x.d;
     o.prefix_chunks = prefixed ? screening->p / chunk_coordinates : 0;
     o.pitch = (chunks + o.prefix_chunks) * chunk_coordinates;
     o.factors = Buffer<float>(positions), o.biases = Buffer<float>(positions);
@@ -427,7 +441,8 @@ std::unique_ptr<Operand> Operand::prepare(const Matrix& x, const std::int64_t* r
         const auto centroids = Buffer<float>::of(screening->centroids);
         projected = Buffer<float>(n * directions);
         project_rows<<<dim3((count + side - 1) / side, (directions + side - 1) / side), project_threads>>>(
-            device_rows, o.row_numbers.get(), o.squares.get(), count, basis.get(), directions, projected.get());
+            device_rows, o.row_numbers.get(), o.squares.get(), count, basis.get(), directions,
+            projected.get());
         check(cudaGetLastError(), "projecting rows");
         Buffer<std::uint32_t> assigned(n);
         assign_rows<<<blocks_for(n), 256>>>(projected.get(), count, directions, centroids.get(), clusters,
@@ -436,7 +451,8 @@ std::unique_ptr<Operand> Operand::prepare(const Matrix& x, const std::int64_t* r
         check(cudaGetLastError(), "ordering rows");
         if (clusters > 1) order = cluster_order(assigned.host(), clusters);
         q.projected = projected.get();
-        const double scale = static_cast<double>(static_cast<float>(scale_of(chunk_coordinates, screening->norm)));
+        const double scale =
+            static_cast<double>(static_cast<float>(scale_of(chunk_coordinates, screening->norm)));
         q.prefix_scale = static_cast<float>(scale);
         q.prefix_unit = o.prefix_unit = scale * scale;
         o.prefix_extra = extra_of(x.d) + 2.0 * screening->defect + screening->defect * screening->defect;

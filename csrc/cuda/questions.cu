@@ -21,7 +21,10 @@ constexpr std::size_t found_room = std::size_t{1} << 22;
 class PairRows {
   public:
     PairRows(const Operand& a, const Operand* b)
-        : a_(a), b_(b != nullptr ? *b : a), self_(b == nullptr), order_a_(a.order.host()),
+        : a_(a),
+          b_(b != nullptr ? *b : a),
+          self_(b == nullptr),
+          order_a_(a.order.host()),
           order_b_(b != nullptr ? b->order.host() : order_a_) {}
     Pair operator()(const Found& found) const {
         std::int64_t row = a_.rows[order_a_[found.i]], col = b_.rows[order_b_[found.j]];

@@ -128,8 +128,8 @@ void measure_rows(const Matrix& x, const Heads* heads, float* norms, std::uint8_
     if (x.n > 0) {
         Buffer<float> of_x(x.n);
         Buffer<std::uint8_t> of_flags(x.n);
-        score_rows<<<blocks_for(x.n), block_threads>>>(rows_of(x), rows_of(x), static_cast<std::uint32_t>(x.n),
-                                                       Metric::cosine, false,
+        score_rows<<<blocks_for(x.n), block_threads>>>(rows_of(x), rows_of(x),
+                                                       static_cast<std::uint32_t>(x.n), Metric::cosine, false,
                                                        {nullptr, of_x.get(), nullptr, of_flags.get()});
         check(cudaGetLastError(), "starting the norms");
         copy_out(norms, of_x.get(), x.n * sizeof(float));

@@ -248,12 +248,10 @@ bool Operand::quantise(const Screening* screening, std::size_t threads, const st
         const bool whole = &s == &stages.back();
         for (std::size_t l = 0; l < lanes; ++l) {
             const std::size_t i = begin + l;
-            const double as_column =
-                share_of({sums.squares[l], sums.errors[l]}, s.coordinates, whole, lost);
-            const double as_row =
-                kernels->halved_group
-                    ? share_of({sums.squares[l], sums.halved_errors[l]}, s.coordinates, whole, lost)
-                    : as_column;
+            const double as_column = share_of({sums.squares[l], sums.errors[l]}, s.coordinates, whole, lost);
+            const double as_row = kernels->halved_group ? share_of({sums.squares[l], sums.halved_errors[l]},
+                                                                   s.coordinates, whole, lost)
+                                                        : as_column;
             s.panel_share[i] = in_units(as_column, s.unit, passing_share);
             s.group_share[i] = in_units(as_row, s.unit, passing_share);
             if (!(squares[i] >= fragile_square)) s.panel_share[i] = s.group_share[i] = passing_share;

@@ -19,7 +19,9 @@ struct Ranked {
         const auto ordered = static_cast<std::uint32_t>(ranked >> 32);
         return std::bit_cast<float>((ordered & 0x80000000u) != 0 ? ordered & 0x7fffffffu : ~ordered);
     }
-    PYCURATE_HOST_DEVICE static std::uint32_t number(std::uint64_t ranked) noexcept { return ~static_cast<std::uint32_t>(ranked); }
+    PYCURATE_HOST_DEVICE static std::uint32_t number(std::uint64_t ranked) noexcept {
+        return ~static_cast<std::uint32_t>(ranked);
+    }
 };
 
 }  // namespace pycurate::fused_similarity

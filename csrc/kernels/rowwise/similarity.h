@@ -26,7 +26,9 @@ PYCURATE_HOST_DEVICE inline float cosine_of(double ab, double aa, double bb) noe
     return static_cast<float>(judged ? clamped : quiet_nan);
 }
 
-PYCURATE_HOST_DEVICE inline float inner_product_of(double ab) noexcept { return finite_or_nan(static_cast<float>(ab)); }
+PYCURATE_HOST_DEVICE inline float inner_product_of(double ab) noexcept {
+    return finite_or_nan(static_cast<float>(ab));
+}
 
 PYCURATE_HOST_DEVICE inline float l2_of(double ab, double aa, double bb) noexcept {
     const double distance = aa + bb - 2.0 * ab;
