@@ -22,11 +22,11 @@ def test_a_planted_matrix_is_recovered(seed: int) -> None:
     classes = 6
     transition = 0.65 * np.eye(classes) + 0.35 * random.dirichlet(np.full(classes, 0.7), classes)
     prior = random.dirichlet(np.full(classes, 5.0))
-    x, true = clusters(8000, prior, seed)
+    x, true = clusters(20_000, prior, seed)
     given = np.array([random.choice(classes, p=transition[label]) for label in true])
     found = estimate_noise_transition(x, given)
     assert found.converged
-    assert found.triples == 8000
+    assert found.triples == 20_000
     assert np.abs(found.transition - transition).mean() < 0.01
     assert np.abs(found.transition - transition).max() < 0.06
     assert np.abs(found.prior - prior).max() < 0.02
