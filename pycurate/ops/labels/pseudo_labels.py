@@ -154,16 +154,22 @@ def zero_shot_labels(
     if spill:
         assert k is not None
         return _spilled(rows, classes, k, minimum, metric, uids, threads)
-    best = _BestRows(len(rows), len(classes), k, _ranks(uids, len(rows)))
+    labels, scores = np.full(len(rows), -1, np.int32), np.full(len(rows), np.nan, np.float32)
     unjudged = [np.empty(0, np.int64)]
-    for start, labels, scores, lacking in _nearest_classes(rows, classes, rank_by, scale, metric, threads):
+    ranks = np.arange(len(rows)) if uids is None else _ranks(uids)
+    best = BestRows(len(classes), k)
+    for start, of_block, near, lacking in _nearest_classes(rows, classes, rank_by, scale, metric, threads):
         unjudged.append(start + lacking)
-        chosen = labels >= 0
-        if minimum is not None:
-            chosen &= scores >= np.float32(minimum)
-        there = np.flatnonzero(chosen)
-        best.offer(start + there, labels[there], scores[there])
-    return best.result(np.concatenate(unjudged))
+        there = np.flatnonzero((of_block >= 0) & (near >= np.float32(-np.inf if minimum is None else minimum)))
+        if k is None:
+            labels[start + there], scores[start + there] = of_block[there], near[there]
+        else:
+            best.offer(ranks[start + there], of_block[there], near[there])
+    if k is not None:
+        selected = best.keys if uids is None else np.argsort(ranks)[best.keys]
+        labels[selected], scores[selected] = best.labels, best.scores
+    counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+    return PseudoLabels(labels, scores, len(classes), np.flatnonzero(counts < (k or 0)), np.concatenate(unjudged))
 
 
 def _check(
@@ -198,14 +204,12 @@ def _check(
         raise InputError(f"class_embeddings: class {bad[0]} is zero or not finite, so nothing is similar to it")
 
 
-def _ranks(uids: UidArray | None, n: int) -> NDArray[np.int64] | None:
-    """(n,) place of each row by uid; None where rows are in order."""
-    if uids is None:
-        return None
-    order = np.arange(n, dtype=np.uint64)
+def _ranks(uids: UidArray) -> NDArray[np.int64]:
+    """(n,) place of each row by uid."""
+    order = np.arange(len(uids), dtype=np.uint64)
     sort_uids(uids.copy(), order)
-    ranks = np.empty(n, np.int64)
-    ranks[order.astype(np.int64)] = np.arange(n)
+    ranks = np.empty(len(uids), np.int64)
+    ranks[order.astype(np.int64)] = np.arange(len(uids))
     return ranks
 
 
@@ -223,42 +227,38 @@ def _nearest_classes(
         yield start, found.indices[:, 0].astype(np.int32), scores, found.unjudged
 
 
-class _BestRows:
-    """The k best rows of each class among those offered so far."""
+class BestRows:
+    """The k best rows of each class among those offered so far, and at most k of each are held.
 
-    def __init__(self, n: int, n_classes: int, k: int | None, order: NDArray[np.int64] | None) -> None:
-        self._n, self._n_classes, self._k, self._order = n, n_classes, k, order
-        self._rows, self._labels = np.empty(0, np.int64), np.empty(0, np.int32)
-        self._scores = np.empty(0, np.float32)
+    Attributes
+    ----------
+    keys
+        (m,) what rows were offered with: numbers or uids, by which ties break, the lower is better.
+    labels, scores
+        (m,) their classes, rising, and scores, falling in each class.
+    """
+
+    def __init__(self, n_classes: int, k: int | None) -> None:
+        self._n_classes, self._k = n_classes, k
+        self.keys: NDArray[Any] = np.empty(0, np.int64)
+        self.labels: Labels = np.empty(0, np.int32)
+        self.scores: NDArray[np.float32] = np.empty(0, np.float32)
         self._floor = np.full(n_classes, -np.inf, np.float32)  # of a class with k rows: its lowest score
-        self._parts: list[tuple[NDArray[np.int64], Labels, NDArray[np.float32]]] = []
 
-    def offer(self, rows: NDArray[np.int64], labels: Labels, scores: NDArray[np.float32]) -> None:
-        if self._k is None:
-            self._parts.append((rows, labels, scores))
-            return
+    def offer(self, keys: NDArray[Any], labels: Labels, scores: NDArray[np.float32]) -> None:
+        """Some more rows: (m,) keys, classes and scores."""
         good = scores >= self._floor[labels]
-        all_rows = np.concatenate([self._rows, rows[good]])
-        all_labels, all_scores = (
-            np.concatenate([self._labels, labels[good]]),
-            np.concatenate([self._scores, scores[good]]),
-        )
-        tie = all_rows if self._order is None else self._order[all_rows]
-        sorted_by = np.lexsort((tie, -all_scores, all_labels))
-        starts = np.searchsorted(all_labels[sorted_by], np.arange(self._n_classes))
-        place = np.arange(len(sorted_by)) - starts[all_labels[sorted_by]]
-        kept = sorted_by[place < self._k]
-        self._rows, self._labels, self._scores = all_rows[kept], all_labels[kept], all_scores[kept]
-        last = sorted_by[place == self._k - 1]
-        self._floor[all_labels[last]] = all_scores[last]
-
-    def result(self, unjudged: NDArray[np.int64]) -> PseudoLabels:
-        labels, scores = np.full(self._n, -1, np.int32), np.full(self._n, np.nan, np.float32)
-        for rows, of_rows, near in self._parts or [(self._rows, self._labels, self._scores)]:
-            labels[rows], scores[rows] = of_rows, near
-        counts = np.bincount(labels[labels >= 0], minlength=self._n_classes)
-        short = np.flatnonzero(counts < (self._k or 0))
-        return PseudoLabels(labels, scores, self._n_classes, short, unjudged)
+        keys = np.concatenate([self.keys, keys[good]]) if len(self.keys) else keys[good]
+        labels, scores = np.concatenate([self.labels, labels[good]]), np.concatenate([self.scores, scores[good]])
+        tie = (keys["f1"], keys["f0"]) if keys.dtype == UID_DTYPE else (keys,)
+        order = np.lexsort((*tie, -scores, labels))
+        starts = np.searchsorted(labels[order], np.arange(self._n_classes))
+        place = np.arange(len(order)) - starts[labels[order]]
+        if self._k is not None:
+            last = order[place == self._k - 1]
+            self._floor[labels[last]] = scores[last]
+            order = order[place < self._k]
+        self.keys, self.labels, self.scores = keys[order], labels[order], scores[order]
 
 
 def _spilled(
