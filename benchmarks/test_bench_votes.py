@@ -1,6 +1,7 @@
 """Votes of neighbours, SimiFeat and zero-shot labels, on one thread, against what their authors' code does with torch.
 
-Features are like those of images: 768 numbers, classes that overlap (10 neighbours tell 92 % of rows right). Seconds are the processor's, measured in turn.
+Features are like those of images: 768 numbers, classes that overlap (10 neighbours tell 92 % of rows right). Seconds
+are the processor's, measured in turn.
 """
 
 from __future__ import annotations
