@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_few_rows(n: int) -> None:
     found = neighbor_votes(np.ones((n, 3), np.float32), np.zeros(n, np.int64), 10)
     assert found.voters.tolist() == [0] * n
     assert found.winners.tolist() == [-1] * n
+
+
+def test_many_copies_and_many_classes_take_memory_of_the_rows_only() -> None:
+    """100,000 copies of one row, and labels out of 2^29 classes: rows x classes would be 4 * 10^14 bytes."""
+    x, labels = clusters(2000, 5)
+    many = np.concatenate([x, np.broadcast_to(x[0], (100_000, 16))])
+    marked = np.concatenate([labels * 100_000_000, np.zeros(100_000, np.int64)])
+    marked[0] = 7
+    tracemalloc.start()
+    found = neighbor_votes(many, marked, 10, n_classes=1 << 29, top=2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 60_000_000  # 102,000 rows, and the lists of 2,000
+    assert (found.winners[2000:] == found.winners[0]).all()
+    assert found.winners[0] == labels[0] * 100_000_000
 
 
 def test_ucm_images_are_told_by_their_neighbours(shared_data: Path) -> None:
