@@ -171,4 +171,14 @@ def label_noise(
                 "confidence": found.confidence,
             }
         )
-        return LabelNoiseReport(write_table(table, out), found, codes, names)
+        facts = {
+            "pool": opened.root,
+            "embedding": embedding,
+            "labels": label or str(labels),
+            "k": k,
+            "method": method,
+            "rounds": rounds,
+            "fraction": fraction,
+            "seed": seed,
+        }
+        return LabelNoiseReport(write_table(table, out, facts), found, codes, names)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+import pycurate
 from pycurate.arrow import numpy_values
 from pycurate.engine import Progress
 from pycurate.errors import InputError, WorkspaceError
@@ -91,8 +93,10 @@ def label_array(ids: NDArray[Any], names: tuple[str, ...] | None) -> pa.Array:
     return pa.array(names, pa.string()).take(pa.array(np.where(missing, 0, ids), mask=missing))
 
 
-def write_table(table: pa.Table, out: str | os.PathLike[str]) -> Path:
-    """One Parquet file, whole or not there."""
+def write_table(table: pa.Table, out: str | os.PathLike[str], facts: Mapping[str, Any]) -> Path:
+    """One Parquet file, whole or not there. ``facts``, JSON values, stand in its metadata under ``pycurate``."""
+    made_by = {"made_by": f"pycurate {pycurate.__version__}"}
+    table = table.replace_schema_metadata({"pycurate": json.dumps({**made_by, **facts})})
     path = Path(out).absolute()
     if path.suffix != ".parquet":
         raise InputError(f"out: expected a file named *.parquet, got {out}")

@@ -133,7 +133,17 @@ def pseudo_label(
                 "score": found.scores[chosen],
             }
         )
-        return PseudoLabelReport(write_table(table, out), found, names)
+        facts = {
+            "pool": opened.root,
+            "embedding": embedding,
+            "classes": len(classes),
+            "k": k,
+            "spill": spill,
+            "rank_by": rank_by,
+            "scale": scale,
+            "minimum": minimum,
+        }
+        return PseudoLabelReport(write_table(table, out, facts), found, names)
 
 
 def _class_embeddings(given: NDArray[Any] | str | os.PathLike[str]) -> NDArray[Any]:

@@ -55,7 +55,7 @@ def rows_of(pool: Path) -> tuple[Any, Any, Any]:
     )
 
 
-@pytest.mark.parametrize("source", ["number", "kind", "file"])
+@pytest.mark.parametrize("source", ["number", "kind", "file", "npy"])
 @pytest.mark.parametrize("method", ["simifeat", "simifeat-rank"])
 def test_noise_is_written_for_every_row(pool: Path, tmp_path: Path, source: str, method: str) -> None:
     uids, x, labels = rows_of(pool)
@@ -64,6 +64,9 @@ def test_noise_is_written_for_every_row(pool: Path, tmp_path: Path, source: str,
         table = pa.table({"uid": format_hex(uids).astype(str), "label": labels})
         pq.write_table(table.take(np.random.default_rng(0).permutation(180)), tmp_path / "l.parquet")
         given = ["--labels", tmp_path / "l.parquet"]
+    if source == "npy":
+        np.save(tmp_path / "l.npy", labels)
+        given = ["--labels", tmp_path / "l.npy"]
     out = tmp_path / "made" / "noise.parquet"
     printed = invoke("labels", "noise", pool, "-e", "e", *given, "-o", out, "--method", method, "--memory", "1G")
     right = knn_label_noise(x, labels, method=method, uids=uids)  # type: ignore[arg-type]
@@ -76,6 +79,8 @@ def test_noise_is_written_for_every_row(pool: Path, tmp_path: Path, source: str,
     assert table["suggested"] == [None if label < 0 else names[label] for label in right.suggested[order]]
     quality = np.array([np.nan if q is None else q for q in table["quality"]], np.float32)
     np.testing.assert_array_equal(quality, right.quality[order])
+    facts = json.loads(pq.read_schema(out).metadata[b"pycurate"])
+    assert (facts["method"], facts["k"], facts["embedding"]) == (method, 10, "e")
     assert f"{right.is_issue.sum()} labels" in printed
     assert "unjudged  1 labels" in printed
     assert ("estimate" in printed) == (method == "simifeat-rank")
@@ -159,3 +164,11 @@ def test_wrong_classes_and_names_are_told(pool: Path, tmp_path: Path) -> None:
         invoke(*base, tmp_path / "o.parquet", "--names", tmp_path / "n.txt")
     with pytest.raises(PycurateError, match=r"out: expected a file named \*.parquet"):
         invoke(*base, tmp_path / "o.csv")
+
+
+def test_a_pool_without_labels_has_no_issues(tmp_path: Path, pool_factory: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float16)
+    folder = pool_factory.datacomp(tmp_path / "pool", 1, 20, embeddings={"e": x}, number=np.full(20, -1, np.int64))
+    out = tmp_path / "noise.parquet"
+    assert "issues    0 labels" in invoke("labels", "noise", folder, "-e", "e", "--label", "number", "-o", out)
+    assert pq.read_table(out)["label"].null_count == 20

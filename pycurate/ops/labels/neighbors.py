@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pycurate.errors import InputError
 from pycurate.index.graph import KnnGraph
-from pycurate.index.rows import check_count
+from pycurate.index.rows import Rows, check_count
 from pycurate.kernels.arrays import matrix_of, thread_count_of
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices
 from pycurate.kernels.rowwise import Metric
@@ -94,15 +94,15 @@ def _ordered(
 ) -> NeighborLists:
     if uids is None:
         return nearest_lists(x, k, metric, threads=threads, dtype=dtype)
-    array, _ = matrix_of("x", x, dtype)
-    if uids.dtype != UID_DTYPE or uids.shape != (len(array),):
-        raise InputError(f"uids: expected ({len(array)},) uids, got {uids.shape} of {uids.dtype}")
-    order = np.arange(len(array), dtype=np.uint64)
+    given = Rows.of("x", x, dtype)
+    if uids.dtype != UID_DTYPE or uids.shape != (len(given),):
+        raise InputError(f"uids: expected ({len(given)},) uids, got {uids.shape} of {uids.dtype}")
+    order = np.arange(len(given), dtype=np.uint64)
     sort_uids(uids.copy(), order)
     rows = order.astype(np.int64)
-    found = nearest_lists(array[rows], k, metric, threads=threads, dtype=dtype)
-    node = np.empty(len(array), np.int64)
-    node[rows] = np.arange(len(array)) if found.node is None else found.node
+    found = nearest_lists(given.take(rows).values, k, metric, threads=threads, dtype=given.dtype)
+    node = np.empty(len(given), np.int64)
+    node[rows] = np.arange(len(given)) if found.node is None else found.node
     return NeighborLists(found.n, found.count, found.width, found.read, node, np.sort(rows[found.unjudged]))
 
 

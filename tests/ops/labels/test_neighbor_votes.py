@@ -111,6 +111,24 @@ def test_votes_without_weight_are_none() -> None:
     assert neighbor_votes(x, [0, 1, 1], 2, weights="count").voters.tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("element", ["float16", "bfloat16", "int8"])
+def test_other_elements_and_rows_apart(element: str) -> None:
+    import ml_dtypes
+
+    x, labels = clusters(60, 3)
+    kinds = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "int8": np.int8}
+    wide = np.zeros((60, 40), kinds[element])
+    wide[:, :16] = (x * 20).astype(kinds[element])
+    uids = np.zeros(60, UID_DTYPE)
+    uids["f1"] = np.arange(60)
+    right = neighbor_votes(wide[:, :16].astype(np.float32), labels, 5)
+    for keys in (None, uids):
+        found = neighbor_votes(wide[:, :16], labels, 5, uids=keys, weights="similarity")
+        if element != "int8":  # whose similarities are rounded by other sums
+            np.testing.assert_array_equal(found.shares, right.shares)
+        np.testing.assert_array_equal(found.winners, right.winners)
+
+
 @pytest.mark.parametrize("n", [0, 1])
 def test_few_rows(n: int) -> None:
     found = neighbor_votes(np.ones((n, 3), np.float32), np.zeros(n, np.int64), 10)
