@@ -25,6 +25,7 @@ from pycurate.ops.labels import simifeat
 from pycurate.ops.labels.label_codes import label_codes
 from pycurate.ops.labels.label_noise import LabelNoise, Method, noise_of
 from pycurate.pipeline.neighbor_lists import joined_lists
+from pycurate.types import UidArray
 
 _SHOWN = 10
 
@@ -161,16 +162,6 @@ def label_noise(
         found = noise_of(lists, codes, max(classes, 1), k, method, rounds, fraction, seed, threads)
         told.advance(len(rows.uids))
         told.finish()
-        table = pa.table(
-            {
-                "uid": format_hex(rows.uids).astype(str),
-                "label": label_array(codes, names),
-                "is_issue": found.is_issue,
-                "quality": pa.array(found.quality, from_pandas=True),
-                "suggested": label_array(found.suggested, names),
-                "confidence": found.confidence,
-            }
-        )
         facts = {
             "pool": opened.root,
             "embedding": embedding,
@@ -181,4 +172,17 @@ def label_noise(
             "fraction": fraction,
             "seed": seed,
         }
-        return LabelNoiseReport(write_table(table, out, facts), found, codes, names)
+        return LabelNoiseReport(write_table(_table(rows.uids, codes, found, names), out, facts), found, codes, names)
+
+
+def _table(uids: UidArray, labels: NDArray[np.int32], found: LabelNoise, names: tuple[str, ...] | None) -> pa.Table:
+    return pa.table(
+        {
+            "uid": format_hex(uids).astype(str),
+            "label": label_array(labels, names),
+            "is_issue": found.is_issue,
+            "quality": pa.array(found.quality, from_pandas=True),
+            "suggested": label_array(found.suggested, names),
+            "confidence": found.confidence,
+        }
+    )
