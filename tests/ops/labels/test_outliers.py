@@ -69,3 +69,16 @@ def test_bad_input_is_named() -> None:
         True,
         False,
     ]
+
+
+def test_scores_equal_cleanlabs() -> None:
+    outlier = pytest.importorskip("cleanlab.outlier")
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 12)).astype(np.float32)
+    theirs = outlier.OutOfDistribution({"k": 10}).fit_score(features=x, verbose=False)
+    np.testing.assert_allclose(feature_outlier_scores(x), theirs, atol=1e-6)
+    p = random.dirichlet(np.full(7, 0.5), 50)
+    for method in ("entropy", "least_confidence"):
+        judge = outlier.OutOfDistribution({"method": method, "adjust_pred_probs": False})
+        ours = prediction_outlier_scores(p, method)  # type: ignore[arg-type]
+        np.testing.assert_allclose(ours, judge.score(pred_probs=p), atol=1e-6)
