@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError
@@ -18,6 +19,7 @@ from pycurate.ops.labels.label_codes import Labels, label_codes
 from pycurate.ops.labels.neighbor_votes import votes_of
 from pycurate.ops.labels.neighbors import WEIGHT_NEEDS_COSINE, Knn, neighbor_lists
 from pycurate.ops.labels.noise_transition import NoiseTransition, transition_of
+from pycurate.ops.labels.tables import nullable, row_table
 from pycurate.types import UidArray
 
 Method: TypeAlias = Literal["simifeat", "simifeat-rank", "vote"]
@@ -59,6 +61,16 @@ class LabelNoise:
         """The rows that are issues, lowest quality first, ties to the lower row."""
         rows = np.flatnonzero(self.is_issue)
         return rows[np.argsort(self.quality[rows], kind="stable")]
+
+    def to_arrow(self, uids: UidArray | None = None) -> pa.Table:
+        """A row each: ``uid`` or ``row``, ``is_issue``, ``quality``, ``suggested`` (null for none), ``confidence``."""
+        columns = {
+            "is_issue": self.is_issue,
+            "quality": pa.array(self.quality, from_pandas=True),
+            "suggested": nullable(self.suggested),
+            "confidence": self.confidence,
+        }
+        return row_table(len(self.is_issue), uids, columns)
 
 
 def knn_label_noise(

@@ -40,7 +40,9 @@ def neighbor_lists(
     Parameters
     ----------
     x
-        (n, d) float32, float16, bfloat16 or int8 embeddings; None where ``knn`` has all.
+        (n, d) float32, float16, bfloat16 or int8 embeddings; None where ``knn`` has all. Where they are searched, some
+        d + 400 bytes a row are held; for more rows than that allows, let `pycurate.similarity_join` or an approximate
+        `pycurate.knn_graph` make ``knn`` on disk.
     k
         Neighbours of each row. Of fewer distinct rows, all.
     knn

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError
@@ -17,6 +18,7 @@ from pycurate.kernels.fused_similarity import log_sum_exp, nearest
 from pycurate.kernels.rowwise import Metric
 from pycurate.kernels.uid import sort_uids
 from pycurate.ops.labels.label_codes import Labels, label_codes
+from pycurate.ops.labels.tables import nullable, row_table
 from pycurate.types import UID_DTYPE, UidArray
 
 RankBy: TypeAlias = Literal["similarity", "probability"]
@@ -59,6 +61,11 @@ class PseudoLabels:
     def counts(self) -> NDArray[np.int64]:
         """(n_classes,) rows of each class."""
         return np.bincount(self.labels[self.labels >= 0], minlength=self.n_classes)
+
+    def to_arrow(self, uids: UidArray | None = None) -> pa.Table:
+        """A row each: ``uid`` or ``row``, ``label`` (null for none), ``score`` (null without a label)."""
+        columns = {"label": nullable(self.labels), "score": pa.array(self.scores, from_pandas=True)}
+        return row_table(len(self.labels), uids, columns)
 
 
 def class_means(x: NDArray[Any], labels: Any, n_classes: int | None = None) -> NDArray[np.float32]:

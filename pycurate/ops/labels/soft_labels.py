@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pycurate.errors import InputError
 from pycurate.index.rows import check_count
 from pycurate.kernels.arrays import require_option
-from pycurate.kernels.uid import format_hex
 from pycurate.ops.labels.label_codes import Labels
 from pycurate.ops.labels.neighbor_votes import NeighborVotes
+from pycurate.ops.labels.tables import row_table
 from pycurate.types import UidArray
 
 Kind: TypeAlias = Literal["probabilities", "logits"]
@@ -67,10 +67,11 @@ class SoftLabels:
         """Columns ``uid`` (32 hex digits) or ``row``, ``labels`` (list of int32) and ``probabilities`` (of float32)."""
         there = self.labels >= 0
         offsets = pa.array(np.concatenate([[0], np.cumsum(there.sum(axis=1))]).astype(np.int32))
-        named: dict[str, Any] = {"row": np.arange(len(self))} if uids is None else {"uid": format_hex(uids).astype(str)}
-        named["labels"] = pa.ListArray.from_arrays(offsets, pa.array(self.labels[there]))
-        named["probabilities"] = pa.ListArray.from_arrays(offsets, pa.array(self.probabilities[there]))
-        return pa.table(named)
+        columns = {
+            "labels": pa.ListArray.from_arrays(offsets, pa.array(self.labels[there])),
+            "probabilities": pa.ListArray.from_arrays(offsets, pa.array(self.probabilities[there])),
+        }
+        return row_table(len(self), uids, columns)
 
 
 def soft_labels(

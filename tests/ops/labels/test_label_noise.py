@@ -102,6 +102,19 @@ def test_ranked_issues_start_with_the_lowest_quality() -> None:
     assert isinstance(found, LabelNoise)
 
 
+def test_tables_carry_uids_or_rows() -> None:
+    x, labels = digits()
+    found = knn_label_noise(x[:40], labels[:40], method="vote")
+    uids = np.zeros(40, UID_DTYPE)
+    uids["f1"] = np.arange(40)
+    table = found.to_arrow(uids)
+    assert table["uid"][7].as_py() == f"{7:032x}"
+    assert table["is_issue"].to_pylist() == found.is_issue.tolist()
+    assert found.to_arrow()["row"].to_pylist() == list(range(40))
+    with pytest.raises(InputError, match=r"uids: expected \(40,\) uids"):
+        found.to_arrow(uids[:3])
+
+
 def test_parts_have_the_size_that_was_asked_for_and_lists_are_long_enough() -> None:
     members = simifeat.round_members(20_000, 21, 0.9, 5)
     shares = [np.mean(members >> np.uint64(r) & np.uint64(1)) for r in range(21)]

@@ -114,6 +114,14 @@ def test_ties_go_to_the_lower_row_or_uid() -> None:
     assert zero_shot_labels(x, x[:2], 2, spill=True, uids=uids).labels.tolist() == [-1, -1, 1, 1, 0, 0]
 
 
+def test_a_table_has_nulls_for_rows_without_a_label() -> None:
+    x, texts = images(30, 3)
+    found = zero_shot_labels(x, texts, 2)
+    table = found.to_arrow()
+    assert table["label"].to_pylist() == [None if label < 0 else label for label in found.labels.tolist()]
+    assert table["score"].null_count == 24
+
+
 def test_mixed_precision_and_a_memory_map(tmp_path: Path) -> None:
     x, texts = images(80, 4)
     np.save(tmp_path / "x.npy", x.astype(np.float16))
