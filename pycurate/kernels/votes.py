@@ -140,7 +140,7 @@ def nearest_lists(
     distinct = join.left.distinct
     width = max(1, min(k, len(distinct.rows) - 1))
     if len(distinct.rows) > 1:
-        indices, similarities, _, _ = _core.fused_similarity.top_k(
+        indices, similarities, _, _ = join.kernels.top_k(
             *join.operands(neighbors=width), width, False, join.threads, None
         )
     else:
