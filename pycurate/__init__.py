@@ -19,6 +19,7 @@ _HOME = {
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
     "build_pack": "pycurate.api.pack",
+    "class_means": "pycurate.ops.labels.pseudo_labels",
     "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
     "count_above": "pycurate.kernels.fused_similarity",
@@ -27,7 +28,10 @@ _HOME = {
     "dedup_append": "pycurate.api.dedup_append",
     "dedup_curve": "pycurate.api.dedup_curve",
     "doctor": "pycurate.api.doctor",
+    "entity_labels": "pycurate.ops.labels.entity_labels",
+    "estimate_noise_transition": "pycurate.ops.labels.noise_transition",
     "exact_duplicates": "pycurate.ops.dedup.exact",
+    "feature_outlier_scores": "pycurate.ops.labels.outliers",
     "indexed_join": "pycurate.api.clustered",
     "hamming_components": "pycurate.kernels.hamming",
     "hamming_linkage": "pycurate.kernels.hamming",
@@ -35,13 +39,19 @@ _HOME = {
     "hamming_pairs": "pycurate.kernels.hamming",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
+    "knn_label_noise": "pycurate.ops.labels.label_noise",
+    "label_noise": "pycurate.api.label_noise",
+    "linear_separation": "pycurate.ops.labels.separation",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
+    "loss_mixture": "pycurate.ops.labels.separation",
     "minhash_components": "pycurate.ops.dedup.minhash",
     "minhash_duplicates": "pycurate.ops.dedup.minhash",
     "minhash_pairs": "pycurate.ops.dedup.minhash",
     "minhash_signatures": "pycurate.ops.dedup.minhash",
     "most_similar_earlier": "pycurate.kernels.fused_similarity",
     "nearest": "pycurate.kernels.fused_similarity",
+    "neighbor_lists": "pycurate.ops.labels.neighbors",
+    "neighbor_votes": "pycurate.ops.labels.neighbor_votes",
     "open_index": "pycurate.api.search",
     "open_pool": "pycurate.io.pool",
     "pair_similarity": "pycurate.kernels.rowwise",
@@ -49,11 +59,16 @@ _HOME = {
     "perceptual_duplicates": "pycurate.ops.dedup.perceptual",
     "perceptual_hashes": "pycurate.ops.dedup.perceptual",
     "plan": "pycurate.api.plan",
+    "prediction_outlier_scores": "pycurate.ops.labels.outliers",
+    "prototype_labels": "pycurate.ops.labels.prototypes",
+    "pseudo_label": "pycurate.api.pseudo_label",
     "recall_certificate": "pycurate.index.certificate",
     "run": "pycurate.api.run",
     "similarity_join": "pycurate.api.similarity",
+    "soft_labels": "pycurate.ops.labels.soft_labels",
     "spanning_forest_above": "pycurate.kernels.spanning_forest",
     "unjudged_rows": "pycurate.kernels.fused_similarity",
+    "zero_shot_labels": "pycurate.ops.labels.pseudo_labels",
 }
 __all__ = [
     "Clustering",
@@ -65,6 +80,7 @@ __all__ = [
     "assign",
     "build_index",
     "build_pack",
+    "class_means",
     "clustered_join",
     "components_above",
     "count_above",
@@ -73,7 +89,10 @@ __all__ = [
     "dedup_append",
     "dedup_curve",
     "doctor",
+    "entity_labels",
+    "estimate_noise_transition",
     "exact_duplicates",
+    "feature_outlier_scores",
     "hamming_components",
     "hamming_linkage",
     "hamming_nearest_earlier",
@@ -81,13 +100,19 @@ __all__ = [
     "indexed_join",
     "kmeans",
     "knn_graph",
+    "knn_label_noise",
+    "label_noise",
+    "linear_separation",
     "log_sum_exp",
+    "loss_mixture",
     "minhash_components",
     "minhash_duplicates",
     "minhash_pairs",
     "minhash_signatures",
     "most_similar_earlier",
     "nearest",
+    "neighbor_lists",
+    "neighbor_votes",
     "open_index",
     "open_pool",
     "pair_similarity",
@@ -95,11 +120,16 @@ __all__ = [
     "perceptual_duplicates",
     "perceptual_hashes",
     "plan",
+    "prediction_outlier_scores",
+    "prototype_labels",
+    "pseudo_label",
     "recall_certificate",
     "run",
     "similarity_join",
+    "soft_labels",
     "spanning_forest_above",
     "unjudged_rows",
+    "zero_shot_labels",
 ]
 
 if TYPE_CHECKING:
@@ -111,8 +141,10 @@ if TYPE_CHECKING:
     from pycurate.api.dedup_settings import Clustering
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
+    from pycurate.api.label_noise import label_noise
     from pycurate.api.pack import build_pack
     from pycurate.api.plan import plan
+    from pycurate.api.pseudo_label import pseudo_label
     from pycurate.api.run import run
     from pycurate.api.search import open_index
     from pycurate.api.similarity import similarity_join
@@ -148,6 +180,16 @@ if TYPE_CHECKING:
         minhash_signatures,
     )
     from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
+    from pycurate.ops.labels.entity_labels import entity_labels
+    from pycurate.ops.labels.label_noise import knn_label_noise
+    from pycurate.ops.labels.neighbor_votes import neighbor_votes
+    from pycurate.ops.labels.neighbors import neighbor_lists
+    from pycurate.ops.labels.noise_transition import estimate_noise_transition
+    from pycurate.ops.labels.outliers import feature_outlier_scores, prediction_outlier_scores
+    from pycurate.ops.labels.prototypes import prototype_labels
+    from pycurate.ops.labels.pseudo_labels import class_means, zero_shot_labels
+    from pycurate.ops.labels.separation import linear_separation, loss_mixture
+    from pycurate.ops.labels.soft_labels import soft_labels
     from pycurate.recipes import Recipe
 
 

@@ -19,6 +19,7 @@ void bind_phash(py::module_& m);
 void bind_rowwise(py::module_& m);
 void bind_threshold(py::module_& m);
 void bind_uid(py::module_& m);
+void bind_votes(py::module_& m);
 
 /// PYCURATE_ISA picks a weaker instruction set for a whole process (the answers are the same bits); a wrong
 /// value fails the import.
@@ -65,4 +66,6 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     pycurate::bindings::bind_threshold(threshold);
     auto uid = m.def_submodule("uid");
     pycurate::bindings::bind_uid(uid);
+    auto votes = m.def_submodule("votes");
+    pycurate::bindings::bind_votes(votes);
 }

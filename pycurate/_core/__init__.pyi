@@ -8,6 +8,7 @@ from . import phash as phash
 from . import rowwise as rowwise
 from . import threshold as threshold
 from . import uid as uid
+from . import votes as votes
 
 class Isa(IntEnum):
     scalar = 0

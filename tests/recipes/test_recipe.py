@@ -20,6 +20,7 @@ from pycurate.steps import (
     Frequency,
     ImageHash,
     ImageRules,
+    KnnLabelNoise,
     Language,
     MinHashDedup,
     PerceptualDedup,
@@ -30,6 +31,7 @@ from pycurate.steps import (
     TextEntity,
     Threshold,
     TopFraction,
+    ZeroShotTopK,
 )
 
 TEXT = """
@@ -58,6 +60,8 @@ steps:
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
   - image_hash: {hash: dhash, bits: 256, as: looks}
   - perceptual_dedup: {radius: 8, dihedral: true, removal: greedy, keep: {highest: clip}}
+  - knn_label_noise: {embedding: l14_img, label: class_id, method: vote, k: 20}
+  - zero_shot_top_k: {embedding: l14_img, classes: classes.npy, k: 16}
 """
 
 
@@ -88,6 +92,8 @@ def in_python() -> Recipe:
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
             ImageHash(hash="dhash", bits=256, as_="looks"),
             PerceptualDedup(radius=8, dihedral=True, removal="greedy", keep={"highest": "clip"}),
+            KnnLabelNoise(embedding="l14_img", label="class_id", method="vote", k=20),
+            ZeroShotTopK(embedding="l14_img", classes="classes.npy", k=16),
         ],
     )
 
@@ -138,6 +144,7 @@ def test_steps_know_which_names_are_scores_and_which_are_columns() -> None:
         "original_width",
         "original_height",
         "caption",
+        "class_id",
     }
 
 
