@@ -92,9 +92,7 @@ def test_rows_any_stride_apart(isa: Any) -> None:
     for name in expected._fields:
         assert_same_bits(getattr(found, name), getattr(expected, name))
     backwards = p[::-1, :20]
-    assert_same_bits(
-        kernels.self_probabilities(backwards, np.zeros(40, np.int64)), p[::-1, 0].astype(np.float64)
-    )
+    assert_same_bits(kernels.self_probabilities(backwards, np.zeros(40, np.int64)), p[::-1, 0].astype(np.float64))
 
 
 def test_class_sums_do_not_depend_on_cuts_and_are_exact() -> None:
