@@ -68,7 +68,9 @@ py::tuple summarise(const py::array& pred_probs, const Labels& labels, const Dou
     const confident::Summary out{self.mutable_data(),  other.mutable_data(), predicted.mutable_data(),
                                  guess.mutable_data(), sums.mutable_data(),  least.mutable_data()};
     const double* limits = bounds.data();
-    run([&] { return confident::summarise(checked.element, checked.rows, limits, out, threads, interrupted); });
+    run([&] {
+        return confident::summarise(checked.element, checked.rows, limits, out, threads, interrupted);
+    });
     return py::make_tuple(self, other, predicted, guess, sums, least);
 }
 
@@ -90,7 +92,8 @@ Doubles self_probabilities(const py::array& pred_probs, const Labels& labels, st
     return out;
 }
 
-void add_class_sums(const Doubles& self, const Labels& labels, Doubles& sums, Doubles& rests, Labels& counts) {
+void add_class_sums(const Doubles& self, const Labels& labels, Doubles& sums, Doubles& rests,
+                    Labels& counts) {
     const auto n = static_cast<std::size_t>(self.size());
     check_length(self, "self", n);
     check_length(labels, "labels", n);
@@ -122,7 +125,8 @@ confident::MarginCandidates make_candidates(std::vector<std::int64_t> offsets,
                 offsets.back() == static_cast<std::int64_t>(columns.size());
     for (std::size_t k = 0; good && k + 1 < offsets.size(); ++k) good = offsets[k] <= offsets[k + 1];
     if (!good)
-        throw py::value_error("offsets: expected rising positions from 0 to the number of columns and wanted");
+        throw py::value_error(
+            "offsets: expected rising positions from 0 to the number of columns and wanted");
     const auto classes = static_cast<std::int64_t>(offsets.size()) - 1;
     for (std::size_t p = 0; p < columns.size(); ++p)
         if (columns[p] < 0 || columns[p] >= classes || wanted[p] < 1)
@@ -165,7 +169,9 @@ void bind_confident(py::module_& m) {
         .def(
             "add",
             [](Candidates& self, const py::array& pred_probs, const Labels& labels, std::int64_t first,
-               std::size_t threads) { add_rows(self.kept, self.classes, pred_probs, labels, first, threads); },
+               std::size_t threads) {
+                add_rows(self.kept, self.classes, pred_probs, labels, first, threads);
+            },
             py::arg("pred_probs"), py::arg("labels").noconvert(), py::arg("first"), py::arg("threads"))
         .def("rows", [](const Candidates& self) {
             const std::vector<std::int64_t> rows = self.kept.rows();

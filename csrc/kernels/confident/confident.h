@@ -6,16 +6,16 @@
 
 /// Confident learning: what the labels of n rows and their class probabilities say about each other.
 ///
-/// Probabilities are (n, k) float16, float32 or float64, the elements of a row adjacent, and are read as float64
-/// exactly; differences and comparisons below are of those float64.
+/// Probabilities are (n, k) float16, float32 or float64, the elements of a row adjacent, and are read as
+/// float64 exactly; differences and comparisons below are of those float64.
 namespace pycurate::confident {
 
 enum class Element { float16, float32, float64 };
 
 struct Rows {
     const void* data;
-    std::ptrdiff_t stride;  // bytes from one row to the next
-    std::size_t n, k;       // k >= 1
+    std::ptrdiff_t stride;       // bytes from one row to the next
+    std::size_t n, k;            // k >= 1
     const std::int64_t* labels;  // (n,) below k; negative where a row has none
 };
 
@@ -25,8 +25,9 @@ struct Summary {
     double* other;            // the largest p[j], j != label; -inf where there is none
     std::int32_t* predicted;  // first class of largest p
     std::int32_t* guess;      // -1 where no p[j] >= bounds[j]; j where one is; predicted where several are
-    double* sums;   // of all p: lane l of 16 takes j = l (mod 16) in rising j, lanes folded +8, +4, +2, +1, in
-                    // float32 but for float64 rows; NaN or infinite where some p is. The rest then means nothing
+    double*
+        sums;  // of all p: lane l of 16 takes j = l (mod 16) in rising j, lanes folded +8, +4, +2, +1, in
+               // float32 but for float64 rows; NaN or infinite where some p is. The rest then means nothing
     double* least;  // the smallest p
 };
 
@@ -35,8 +36,8 @@ struct Kernels {
     void (*summarise_f16)(const Rows& rows, const float* bounds, const Summary& out) noexcept;
     void (*summarise_f32)(const Rows& rows, const float* bounds, const Summary& out) noexcept;
     void (*summarise_f64)(const Rows& rows, const double* bounds, const Summary& out) noexcept;
-    /// out[i] = -sum of p log p over p >= 2^-1000: lane l of 8 takes j = l (mod 8), folded +4, +2, +1. Labels are
-    /// not read.
+    /// out[i] = -sum of p log p over p >= 2^-1000: lane l of 8 takes j = l (mod 8), folded +4, +2, +1. Labels
+    /// are not read.
     void (*entropies_f16)(const Rows& rows, double* out) noexcept;
     void (*entropies_f32)(const Rows& rows, double* out) noexcept;
     void (*entropies_f64)(const Rows& rows, double* out) noexcept;
@@ -51,25 +52,29 @@ using Poll = std::function<bool()>;
 
 /// `bounds` are float64; for narrower rows the kernels compare with the next number up that a row can hold,
 /// which lets through the same p. False when `poll` ended it.
-bool summarise(Element element, const Rows& rows, const double* bounds, const Summary& out, std::size_t threads,
-               const Poll& poll);
+bool summarise(Element element, const Rows& rows, const double* bounds, const Summary& out,
+               std::size_t threads, const Poll& poll);
 bool entropies(Element element, const Rows& rows, double* out, std::size_t threads, const Poll& poll);
 /// out[i] = p[label] of row i, NaN without a label.
-bool self_probabilities(Element element, const Rows& rows, double* out, std::size_t threads, const Poll& poll);
+bool self_probabilities(Element element, const Rows& rows, double* out, std::size_t threads,
+                        const Poll& poll);
 
-/// Adds rows, in order, to sums by label: sums[y] + rests[y] is the total, by Neumaier's compensated sum. Strictly
-/// sequential and 2 ns a row, so that no cut into blocks can change a bit. Negative labels are passed over.
-void add_class_sums(const double* self, const std::int64_t* labels, std::size_t n, double* sums, double* rests,
-                    std::int64_t* counts) noexcept;
+/// Adds rows, in order, to sums by label: sums[y] + rests[y] is the total, by Neumaier's compensated sum.
+/// Strictly sequential and 2 ns a row, so that no cut into blocks can change a bit. Negative labels are
+/// passed over.
+void add_class_sums(const double* self, const std::int64_t* labels, std::size_t n, double* sums,
+                    double* rests, std::int64_t* counts) noexcept;
 
 /// Of the rows of each class, those of largest margin towards some other classes.
 ///
-/// A pair (given class k, class j) wants a number of rows labelled k: those of largest p[j] - p[k], or of smallest
-/// p[k] where j = k; of equal ones the lower rows; a margin that is NaN is never wanted. Which they are does not depend on threads or on how rows are
-/// cut into calls of `add`. Memory: 32 bytes for each wanted row.
+/// A pair (given class k, class j) wants a number of rows labelled k: those of largest p[j] - p[k], or of
+/// smallest p[k] where j = k; of equal ones the lower rows; a margin that is NaN is never wanted. Which they
+/// are does not depend on threads or on how rows are cut into calls of `add`. Memory: 32 bytes for each
+/// wanted row.
 class MarginCandidates {
   public:
-    /// The pairs of class k are (k, columns[p]) for p from offsets[k] to offsets[k + 1], and want wanted[p] >= 1.
+    /// The pairs of class k are (k, columns[p]) for p from offsets[k] to offsets[k + 1], and want wanted[p]
+    /// >= 1.
     MarginCandidates(std::vector<std::int64_t> offsets, std::vector<std::int32_t> columns,
                      std::vector<std::int64_t> wanted);
     /// Rows first, first + 1, ...; throws std::bad_alloc. False when `poll` ended it.
@@ -91,7 +96,8 @@ class MarginCandidates {
         bool full = false;
     };
     template <class Probability>
-    void add_class(const Rows& rows, std::int64_t first, const std::uint32_t* begin, const std::uint32_t* end);
+    void add_class(const Rows& rows, std::int64_t first, const std::uint32_t* begin,
+                   const std::uint32_t* end);
     static void shrink(std::vector<Candidate>& best, std::size_t wanted);
 
     std::vector<std::int64_t> offsets_;

@@ -97,9 +97,9 @@ struct Confident {
     }
 };
 
-/// 100,000 rows of 1,000 float32, one core, in ms of processor time: see benchmarks/test_bench_confident.py. The
-/// label's own group of 16 is taken element by element, so that the largest p of the others needs one maximum
-/// and no second-largest; the class of the largest p is looked for only where it is not the label.
+/// 100,000 rows of 1,000 float32, one core, in ms of processor time: see benchmarks/test_bench_confident.py.
+/// The label's own group of 16 is taken element by element, so that the largest p of the others needs one
+/// maximum and no second-largest; the class of the largest p is looked for only where it is not the label.
 template <class F>
 void summarise(const Rows& rows, const typename F::Number* bounds, const Summary& out) noexcept {
     using Number = typename F::Number;
@@ -129,7 +129,8 @@ void summarise(const Rows& rows, const typename F::Number* bounds, const Summary
                     if (hits[v] != 0) confident.add(j + v * F::width, hits[v]);
             if (j == own)
                 for (std::size_t l = j; l < j + lanes; ++l)
-                    if (const Number p = F::number(row[l]); p > others && l != static_cast<std::size_t>(label))
+                    if (const Number p = F::number(row[l]);
+                        p > others && l != static_cast<std::size_t>(label))
                         others = p;
         }
         Number lane_sums[lanes], lane_least[F::width], lane_other[F::width];
@@ -151,8 +152,8 @@ void summarise(const Rows& rows, const typename F::Number* bounds, const Summary
         for (std::size_t half = lanes / 2; half > 0; half /= 2)
             for (std::size_t l = 0; l < half; ++l) lane_sums[l] += lane_sums[l + half];
         const Number self = label < 0 ? -F::infinity : F::number(row[label]);
-        const std::int32_t predicted = self > others ? static_cast<std::int32_t>(label)
-                                                     : first_equal<F>(row, rows.k, others);
+        const std::int32_t predicted =
+            self > others ? static_cast<std::int32_t>(label) : first_equal<F>(row, rows.k, others);
         // + 0: a zero that was -0 in some lane, where an instruction set may keep either.
         out.self[i] = label < 0 ? nan : static_cast<double>(self) + 0.0;
         out.other[i] = static_cast<double>(others) + 0.0;
@@ -170,9 +171,9 @@ __m256d weighted_logarithms(__m256d p) noexcept {
         _mm256_castpd_si256(p), _mm256_set1_epi64x(static_cast<long long>(one_bits - root_half_bits)));
     // An integer below 2^51 added to the bits of 1.5 * 2^52 is that number plus the integer.
     const __m256i whole = _mm256_set1_epi64x(0x4338'0000'0000'0000);
-    const __m256d exponent = _mm256_sub_pd(
-        _mm256_castsi256_pd(_mm256_add_epi64(_mm256_srli_epi64(biased, 52), whole)),
-        _mm256_set1_pd(0x1.8p52 + 1023));
+    const __m256d exponent =
+        _mm256_sub_pd(_mm256_castsi256_pd(_mm256_add_epi64(_mm256_srli_epi64(biased, 52), whole)),
+                      _mm256_set1_pd(0x1.8p52 + 1023));
     const __m256d m = _mm256_castsi256_pd(
         _mm256_add_epi64(_mm256_and_si256(biased, _mm256_set1_epi64x(static_cast<long long>(mantissa_mask))),
                          _mm256_set1_epi64x(static_cast<long long>(root_half_bits))));

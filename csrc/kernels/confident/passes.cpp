@@ -36,8 +36,8 @@ Rows part(const Rows& rows, std::size_t begin, std::size_t end) noexcept {
             rows.labels == nullptr ? nullptr : rows.labels + begin};
 }
 
-/// The least number that float32 or float16 rows can hold, as float32, and that is not below `bound`. A float16 is
-/// a float32, so that the next float32 up lets through the same of them.
+/// The least number that float32 or float16 rows can hold, as float32, and that is not below `bound`. A
+/// float16 is a float32, so that the next float32 up lets through the same of them.
 float not_below(double bound) noexcept {
     const float near = static_cast<float>(bound);
     return static_cast<double>(near) < bound ? std::nextafter(near, std::numeric_limits<float>::infinity())
@@ -47,13 +47,12 @@ float not_below(double bound) noexcept {
 template <class Call>
 bool over_rows(Element element, const Rows& rows, std::size_t threads, const Poll& poll, const Call& call) {
     const std::size_t step = std::max<std::size_t>(1, task_bytes / (rows.k * size_of(element)));
-    return parallel_for(
-        (rows.n + step - 1) / step, threads,
-        [&](std::size_t task) {
-            const DefaultFloatEnvironment environment;
-            call(task * step, std::min(rows.n, (task + 1) * step));
-        },
-        poll);
+    return parallel_for((rows.n + step - 1) / step, threads,
+                        [&](std::size_t task) {
+                            const DefaultFloatEnvironment environment;
+                            call(task * step, std::min(rows.n, (task + 1) * step));
+                        },
+                        poll);
 }
 
 template <class Stored>
@@ -67,8 +66,8 @@ void read_self(const Rows& rows, std::size_t begin, std::size_t end, double* out
 
 }  // namespace
 
-bool summarise(Element element, const Rows& rows, const double* bounds, const Summary& out, std::size_t threads,
-               const Poll& poll) {
+bool summarise(Element element, const Rows& rows, const double* bounds, const Summary& out,
+               std::size_t threads, const Poll& poll) {
     const Kernels& kernels = active_kernels();
     std::vector<float> narrow;
     if (element != Element::float64) {
@@ -99,7 +98,8 @@ bool entropies(Element element, const Rows& rows, double* out, std::size_t threa
     });
 }
 
-bool self_probabilities(Element element, const Rows& rows, double* out, std::size_t threads, const Poll& poll) {
+bool self_probabilities(Element element, const Rows& rows, double* out, std::size_t threads,
+                        const Poll& poll) {
     return over_rows(element, rows, threads, poll, [&](std::size_t begin, std::size_t end) {
         switch (element) {
             case Element::float16: read_self<Float16>(rows, begin, end, out); break;
@@ -109,8 +109,8 @@ bool self_probabilities(Element element, const Rows& rows, double* out, std::siz
     });
 }
 
-void add_class_sums(const double* self, const std::int64_t* labels, std::size_t n, double* sums, double* rests,
-                    std::int64_t* counts) noexcept {
+void add_class_sums(const double* self, const std::int64_t* labels, std::size_t n, double* sums,
+                    double* rests, std::int64_t* counts) noexcept {
     const DefaultFloatEnvironment environment;
     for (std::size_t i = 0; i < n; ++i) {
         const std::int64_t y = labels[i];

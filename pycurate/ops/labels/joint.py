@@ -1,8 +1,8 @@
 """The arithmetic of K x K joints of given and true labels, as confident learning uses it: calibration, rounding, noise
 matrices. Rows are given labels, columns true ones.
 
-Northcutt, Jiang, Chuang: Confident Learning, JAIR 2021. Equal to cleanlab 2.9; ties in rounding fall to the higher class
-on the way up and to the lower on the way down.
+Northcutt, Jiang, Chuang: Confident Learning, JAIR 2021. Equal to cleanlab 2.9; ties in rounding fall to the higher
+class on the way up and to the lower on the way down.
 """
 
 from __future__ import annotations
