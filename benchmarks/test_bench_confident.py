@@ -1,7 +1,7 @@
 """Confident learning at 100,000 x 1,000 float32, one thread, against cleanlab: its filters and its batched version.
 
-Processor time, medians of interleaved runs in one process. Memory: the highest resident size above that before the call,
-in a process of its own that holds the probabilities.
+Processor time, medians of interleaved runs in one process. Memory: the highest resident size above that before the
+call, in a process of its own that holds the probabilities.
 """
 
 from __future__ import annotations

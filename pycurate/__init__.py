@@ -14,9 +14,12 @@ _HOME = {
     "Clustering": "pycurate.api.dedup_settings",
     "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
+    "LabelModel": "pycurate.ops.labels.label_model",
     "Recipe": "pycurate.recipes",
+    "SparseVotes": "pycurate.ops.labels.annotator_votes",
     "Subset": "pycurate.io.subset",
     "TopProbabilities": "pycurate.ops.labels.probabilities",
+    "annotator_confusion": "pycurate.ops.labels.annotator_votes",
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
     "build_pack": "pycurate.api.pack",
@@ -25,6 +28,7 @@ _HOME = {
     "components_above": "pycurate.kernels.fused_similarity",
     "compute_confident_joint": "pycurate.ops.labels.confident_learning",
     "count_above": "pycurate.kernels.fused_similarity",
+    "dawid_skene": "pycurate.ops.labels.dawid_skene",
     "decontaminate": "pycurate.api.decontaminate",
     "dedup": "pycurate.api.dedup",
     "dedup_append": "pycurate.api.dedup_append",
@@ -39,6 +43,7 @@ _HOME = {
     "find_top_issues": "pycurate.ops.labels.label_quality",
     "get_confident_thresholds": "pycurate.ops.labels.confident_learning",
     "get_label_quality_ensemble_scores": "pycurate.ops.labels.label_quality",
+    "get_label_quality_multiannotator": "pycurate.ops.labels.multiannotator",
     "get_label_quality_scores": "pycurate.ops.labels.label_quality",
     "indexed_join": "pycurate.api.clustered",
     "hamming_components": "pycurate.kernels.hamming",
@@ -48,6 +53,7 @@ _HOME = {
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
+    "majority_vote": "pycurate.ops.labels.annotator_votes",
     "minhash_components": "pycurate.ops.dedup.minhash",
     "minhash_duplicates": "pycurate.ops.dedup.minhash",
     "minhash_pairs": "pycurate.ops.dedup.minhash",
@@ -66,6 +72,7 @@ _HOME = {
     "recall_certificate": "pycurate.index.certificate",
     "run": "pycurate.api.run",
     "similarity_join": "pycurate.api.similarity",
+    "soft_average": "pycurate.ops.labels.annotator_votes",
     "spanning_forest_above": "pycurate.kernels.spanning_forest",
     "unjudged_rows": "pycurate.kernels.fused_similarity",
 }
@@ -73,10 +80,13 @@ __all__ = [
     "Clustering",
     "DuplicateStore",
     "KnnGraph",
+    "LabelModel",
     "Recipe",
+    "SparseVotes",
     "Subset",
     "TopProbabilities",
     "__version__",
+    "annotator_confusion",
     "assign",
     "build_index",
     "build_pack",
@@ -85,6 +95,7 @@ __all__ = [
     "components_above",
     "compute_confident_joint",
     "count_above",
+    "dawid_skene",
     "decontaminate",
     "dedup",
     "dedup_append",
@@ -99,6 +110,7 @@ __all__ = [
     "find_top_issues",
     "get_confident_thresholds",
     "get_label_quality_ensemble_scores",
+    "get_label_quality_multiannotator",
     "get_label_quality_scores",
     "hamming_components",
     "hamming_linkage",
@@ -108,6 +120,7 @@ __all__ = [
     "kmeans",
     "knn_graph",
     "log_sum_exp",
+    "majority_vote",
     "minhash_components",
     "minhash_duplicates",
     "minhash_pairs",
@@ -126,6 +139,7 @@ __all__ = [
     "recall_certificate",
     "run",
     "similarity_join",
+    "soft_average",
     "spanning_forest_above",
     "unjudged_rows",
 ]
@@ -176,12 +190,21 @@ if TYPE_CHECKING:
         minhash_signatures,
     )
     from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
+    from pycurate.ops.labels.annotator_votes import (
+        SparseVotes,
+        annotator_confusion,
+        majority_vote,
+        soft_average,
+    )
     from pycurate.ops.labels.confident_learning import (
         calibrate_confident_joint,
         compute_confident_joint,
         estimate_joint,
         get_confident_thresholds,
         num_label_issues,
+    )
+    from pycurate.ops.labels.dawid_skene import (
+        dawid_skene,
     )
     from pycurate.ops.labels.joint import (
         estimate_latent,
@@ -190,11 +213,17 @@ if TYPE_CHECKING:
         find_label_issues,
         find_predicted_neq_given,
     )
+    from pycurate.ops.labels.label_model import (
+        LabelModel,
+    )
     from pycurate.ops.labels.label_quality import (
         find_top_issues,
         get_label_quality_ensemble_scores,
         get_label_quality_scores,
         order_label_issues,
+    )
+    from pycurate.ops.labels.multiannotator import (
+        get_label_quality_multiannotator,
     )
     from pycurate.ops.labels.noise_matrices import (
         estimate_noise_matrices,

@@ -1,8 +1,8 @@
 """Confident learning's passes over class probabilities: sums by label, a summary of each row, candidates by margin.
 
 Probabilities are (n, k) float16, float32 or float64, the elements of a row adjacent, rows any stride apart, k >= 1, and
-are read as float64 exactly; labels are (n,) int64 below k, negative where a row has none. Every result has the same bits
-for any number of threads, any cut into blocks of rows and any instruction set.
+are read as float64 exactly; labels are (n,) int64 below k, negative where a row has none. Every result has the same
+bits for any number of threads, any cut into blocks of rows and any instruction set.
 """
 
 from __future__ import annotations

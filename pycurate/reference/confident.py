@@ -35,7 +35,6 @@ class RowSummary(NamedTuple):
 
 def summarise_rows(pred_probs: NDArray[Any], labels: NDArray[np.int64], bounds: NDArray[np.float64]) -> RowSummary:
     """The summary of each row; ``bounds`` (k,)."""
-    n, k = pred_probs.shape
     wide = pred_probs.astype(np.float64)
     confident = wide >= bounds
     predicted = wide.argmax(axis=1)
@@ -88,8 +87,8 @@ def entropies(pred_probs: NDArray[Any]) -> NDArray[np.float64]:
 def largest_margins(
     pred_probs: NDArray[Any], labels: NDArray[np.int64], given: int, towards: int, wanted: int
 ) -> NDArray[np.int64]:
-    """The ``wanted`` rows labelled ``given`` of largest p[towards] - p[given], or of smallest p[given] where the two are
-    one class; of equal ones the lower rows. The largest first."""
+    """The ``wanted`` rows labelled ``given`` of largest p[towards] - p[given], or of smallest p[given] where the two
+    are one class; of equal ones the lower rows. The largest first."""
     rows = np.flatnonzero(labels == given)
     own = pred_probs[rows, given].astype(np.float64)
     margin = 0.0 - own if towards == given else pred_probs[rows, towards].astype(np.float64) - own

@@ -101,9 +101,9 @@ def find_label_issues(
     )  # fmt: skip
     if return_indices_ranked_by is None:
         return np.asarray(issues.any(axis=1))
-    rows = reduce(np.union1d, issues[0]).astype(np.int64)
-    scores = _pooled(labels, pred_probs, return_indices_ranked_by, rank_by_kwargs, None, threads)[rows]
-    return rows[np.argsort(scores, kind="stable")]
+    any_class: NDArray[np.int64] = reduce(np.union1d, issues[0]).astype(np.int64)
+    scores = _pooled(labels, pred_probs, return_indices_ranked_by, rank_by_kwargs, None, threads)[any_class]
+    return any_class[np.argsort(scores, kind="stable")]
 
 
 def find_multilabel_issues_per_class(

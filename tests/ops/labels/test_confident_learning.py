@@ -43,7 +43,7 @@ def problems(draw: Any) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problems())
 def test_joints_and_thresholds_equal_cleanlab(ties_in_row_order: Ties, noisy_labels: Noisy, problem: Any) -> None:
     labels, p = noisy_labels(**problem)
@@ -87,7 +87,7 @@ def test_joints_and_thresholds_equal_cleanlab(ties_in_row_order: Ties, noisy_lab
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-300)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(problems(), st.sampled_from([1.0, 1.0, 0.5, 0.0]), st.sampled_from([1, 1, 0, 5]))
 def test_filters_equal_cleanlab(
     ties_in_row_order: Ties, noisy_labels: Noisy, problem: Any, frac_noise: float, least: int
@@ -129,7 +129,7 @@ def _silence() -> Any:
     return contextlib.nullcontext()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(problems())
 def test_given_joints_and_numbers_to_remove_equal_cleanlab(
     ties_in_row_order: Ties, noisy_labels: Noisy, problem: Any
@@ -167,7 +167,7 @@ def test_given_joints_and_numbers_to_remove_equal_cleanlab(
     np.testing.assert_array_equal(ours, by_confusion)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(problems())
 def test_scores_equal_cleanlab(ties_in_row_order: Ties, noisy_labels: Noisy, problem: Any) -> None:
     labels, p = noisy_labels(**problem)

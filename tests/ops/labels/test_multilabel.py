@@ -33,7 +33,7 @@ def problem_of(n: int, k: int, seed: int) -> tuple[list[list[int]], NDArray[np.f
     return [np.flatnonzero(row).tolist() for row in given_marks], p
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(4, 120), st.integers(1, 8), st.integers(0, 2**32))
 def test_joints_equal_cleanlab(ties_in_row_order: Ties, n: int, k: int, seed: int) -> None:
     labels, p = problem_of(n, k, seed)
@@ -59,7 +59,7 @@ def test_joints_equal_cleanlab(ties_in_row_order: Ties, n: int, k: int, seed: in
     np.testing.assert_array_equal(pycurate.find_predicted_neq_given(labels, p, multi_label=True), neq)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(4, 80), st.integers(2, 6), st.integers(0, 2**32))
 def test_issues_equal_cleanlab(ties_in_row_order: Ties, n: int, k: int, seed: int) -> None:
     labels, p = problem_of(n, k, seed)
@@ -86,7 +86,7 @@ def test_issues_equal_cleanlab(ties_in_row_order: Ties, n: int, k: int, seed: in
             np.testing.assert_array_equal(found, ranked)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(4, 120), st.integers(2, 8), st.integers(0, 2**32))
 def test_scores_equal_cleanlab(ties_in_row_order: Ties, n: int, k: int, seed: int) -> None:
     labels, p = problem_of(n, k, seed)
