@@ -19,11 +19,13 @@ _HOME = {
     "SparseVotes": "pycurate.ops.labels.annotator_votes",
     "Subset": "pycurate.io.subset",
     "TopProbabilities": "pycurate.ops.labels.probabilities",
+    "aggregate_labels": "pycurate.api.label_aggregate",
     "annotator_confusion": "pycurate.ops.labels.annotator_votes",
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
     "build_pack": "pycurate.api.pack",
     "calibrate_confident_joint": "pycurate.ops.labels.confident_learning",
+    "class_quality": "pycurate.ops.labels.class_quality",
     "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
     "compute_confident_joint": "pycurate.ops.labels.confident_learning",
@@ -52,6 +54,7 @@ _HOME = {
     "hamming_pairs": "pycurate.kernels.hamming",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
+    "label_issues": "pycurate.api.label_issues",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
     "majority_vote": "pycurate.ops.labels.annotator_votes",
     "minhash_components": "pycurate.ops.dedup.minhash",
@@ -86,11 +89,13 @@ __all__ = [
     "Subset",
     "TopProbabilities",
     "__version__",
+    "aggregate_labels",
     "annotator_confusion",
     "assign",
     "build_index",
     "build_pack",
     "calibrate_confident_joint",
+    "class_quality",
     "clustered_join",
     "components_above",
     "compute_confident_joint",
@@ -119,6 +124,7 @@ __all__ = [
     "indexed_join",
     "kmeans",
     "knn_graph",
+    "label_issues",
     "log_sum_exp",
     "majority_vote",
     "minhash_components",
@@ -153,6 +159,8 @@ if TYPE_CHECKING:
     from pycurate.api.dedup_settings import Clustering
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
+    from pycurate.api.label_aggregate import aggregate_labels
+    from pycurate.api.label_issues import label_issues
     from pycurate.api.pack import build_pack
     from pycurate.api.plan import plan
     from pycurate.api.run import run
@@ -196,6 +204,7 @@ if TYPE_CHECKING:
         majority_vote,
         soft_average,
     )
+    from pycurate.ops.labels.class_quality import class_quality
     from pycurate.ops.labels.confident_learning import (
         calibrate_confident_joint,
         compute_confident_joint,

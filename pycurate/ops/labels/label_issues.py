@@ -128,14 +128,25 @@ def find_label_issues(
         print(f"Number of label issues found: {int(mask.sum())}")
     if return_indices_ranked_by is None:
         return mask
+    return _ranked(blocks, scan, mask, return_indices_ranked_by, rank_by_kwargs or {}, thresholds, n_jobs)
+
+
+def _ranked(
+    blocks: ProbabilityBlocks,
+    scan: RowScan,
+    mask: NDArray[np.bool_],
+    method: ScoreMethod,
+    kwargs: dict[str, Any],
+    thresholds: NDArray[np.float64] | None,
+    threads: int | None,
+) -> NDArray[np.int64]:
+    """The rows of the mask, lowest score first."""
     rows = np.flatnonzero(mask)
-    if rank_by_kwargs or return_indices_ranked_by == "confidence_weighted_entropy":
-        scores = quality_scores(
-            blocks, return_indices_ranked_by, rows=mask, threads=n_jobs, thresholds=thresholds, **(rank_by_kwargs or {})
-        )
+    if kwargs or method == "confidence_weighted_entropy":
+        scores = quality_scores(blocks, method, rows=mask, threads=threads, thresholds=thresholds, **kwargs)
     else:
-        scores = scan_scores(scan, return_indices_ranked_by)[rows]
-    return rows[np.argsort(scores, kind="stable")]
+        scores = scan_scores(scan, method)[rows]
+    return np.asarray(rows[np.argsort(scores, kind="stable")])
 
 
 def scan_for_filter(
