@@ -126,9 +126,7 @@ def label_issues(
     rows = PoolRows.of(pool, layout)
     given = read_labels(labels, rows.uids)
     probabilities = open_probabilities(pred_probs)
-    neighbors = None if graph is None else KnnGraph.open(graph)
-    if neighbors is not None and len(neighbors) != len(given.labels):
-        raise InputError(f"graph: expected {len(given.labels)} rows, as there are labels, got {len(neighbors)}")
+    neighbors = _graph_of(graph, len(given.labels))
     folder = claim_out(Path(out))
     with warnings_as_notes() as notes:
         blocks = probability_blocks(probabilities, given.labels, unlabelled=True)
@@ -138,10 +136,7 @@ def label_issues(
             blocks, scan, filter_by, frac_noise=frac_noise, min_examples_per_class=min_examples_per_class,
             threads=threads,
         )  # fmt: skip
-        if rank_by == "confidence_weighted_entropy":
-            scores = quality_scores(blocks, rank_by, threads=threads)
-        else:
-            scores = scan_scores(scan, rank_by)
+        scores = _scores(blocks, scan, rank_by, threads)
     joint = np.ascontiguousarray(calibrated(scan.joint, class_counts(blocks)))
     names = _class_names(given, blocks.num_classes)
     stored_names = None if given.class_names is None else names
@@ -166,6 +161,22 @@ def label_issues(
     shown = _suspicious(blocks, scan, np.where(mask, scores, np.nan), names, rows, neighbors)
     write_page(folder, _page(found, joint, names, shown, rank_by))
     return found
+
+
+def _graph_of(graph: PathLike | None, rows: int) -> KnnGraph | None:
+    if graph is None:
+        return None
+    opened = KnnGraph.open(graph)
+    if len(opened) != rows:
+        raise InputError(f"graph: expected {rows} rows, as there are labels, got {len(opened)}")
+    return opened
+
+
+def _scores(blocks: ProbabilityBlocks, scan: RowScan, method: ScoreMethod, threads: int | None) -> NDArray[np.float64]:
+    """Those that the scan has, or by another pass."""
+    if method == "confidence_weighted_entropy":
+        return quality_scores(blocks, method, threads=threads)
+    return scan_scores(scan, method)
 
 
 def _write_rows(

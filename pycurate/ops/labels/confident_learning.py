@@ -111,6 +111,12 @@ def scan_rows(blocks: ProbabilityBlocks, thresholds: Any, threads: int | None = 
         confident = (rows.guess >= 0) & (labels >= 0)
         np.add.at(counts, rows.guess[confident] * np.int64(k) + labels[confident], 1)
     checks.warn()
+    if scan.rows_in_doubt:
+        warnings.warn(
+            f"pred_probs: in {scan.rows_in_doubt} rows a class that was not kept may reach its threshold, so that the "
+            "joint may be off by as many; keep more of the largest probabilities",
+            stacklevel=3,
+        )
     np.fill_diagonal(scan.joint, np.maximum(scan.joint.diagonal(), 1))
     return scan
 

@@ -255,7 +255,8 @@ def _prune_counts(
     prune = np.empty(joint.shape, np.int64)
     for begin in range(0, len(joint), _CLASSES_AT_ONCE):
         rows = slice(begin, begin + _CLASSES_AT_ONCE)
-        prune[rows] = _lowered(joint[rows], begin, least, frac_noise)
+        # In C order: a row's sum then has the bits that cleanlab's has, and so its integer part.
+        prune[rows] = _lowered(np.ascontiguousarray(joint[rows]), begin, least, frac_noise)
     if num_to_remove is None:
         return prune
     remove = np.asarray(num_to_remove)

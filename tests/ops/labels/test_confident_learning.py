@@ -285,31 +285,47 @@ def test_shards_memory_maps_threads_and_instruction_sets_change_nothing(
         assert scores[0].tobytes() == scores[1].tobytes()
 
 
+def top_of(labels: NDArray[np.int64], p: NDArray[Any], kept: int) -> TopProbabilities:
+    order = np.argsort(-p, axis=1, kind="stable")[:, :kept]
+    return TopProbabilities(order, np.take_along_axis(p, order, 1), p[np.arange(len(p)), labels], p.shape[1])
+
+
 def test_top_probabilities(noisy_labels: Noisy) -> None:
-    labels, p = noisy_labels(2000, 30, 2, sharp=9.0)
-    order = np.argsort(-p, axis=1, kind="stable")[:, :4]
-    top = TopProbabilities(order, np.take_along_axis(p, order, 1), p[np.arange(2000), labels], 30)
+    labels, p = noisy_labels(2000, 30, 2, sharp=12.0)
+    top = top_of(labels, p, 6)
+    blocks = probability_blocks(top, labels)
+    thresholds = confident_learning.class_thresholds(blocks)
+    assert confident_learning.scan_rows(blocks, thresholds).rows_in_doubt == 0
     for filter_by in FILTERS:
         if filter_by in PRUNING:
             continue
         found = pycurate.find_label_issues(labels, top, filter_by=filter_by)
         np.testing.assert_array_equal(found, pycurate.find_label_issues(labels, p, filter_by=filter_by))
-    np.testing.assert_array_equal(
-        pycurate.compute_confident_joint(labels, top), pycurate.compute_confident_joint(labels, p)
-    )
-    for method in ("self_confidence", "normalized_margin"):
-        np.testing.assert_array_equal(
-            pycurate.get_label_quality_scores(labels, top, method=method),
-            pycurate.get_label_quality_scores(labels, p, method=method),
-        )
-    blocks = probability_blocks(top, labels)
-    thresholds = confident_learning.class_thresholds(blocks)
-    scan = confident_learning.scan_rows(blocks, thresholds)
-    assert scan.rows_in_doubt == int((top.probabilities[:, -1] >= thresholds.min() - 1e-6).sum())
+    expected = pycurate.compute_confident_joint(labels, p)
+    np.testing.assert_array_equal(pycurate.compute_confident_joint(labels, top), expected)
+    for kept in (2, 6):
+        for method in ("self_confidence", "normalized_margin"):
+            np.testing.assert_array_equal(
+                pycurate.get_label_quality_scores(labels, top_of(labels, p, kept), method=method),
+                pycurate.get_label_quality_scores(labels, p, method=method),
+            )
+    labels, p = noisy_labels(2000, 30, 2)  # flat rows: many second classes reach the lowest threshold
+    thresholds = pycurate.get_confident_thresholds(labels, p)
+    narrow = top_of(labels, p, 2)
+    doubtful = int((narrow.probabilities[:, -1] >= thresholds.min() - 1e-6).sum())
+    assert doubtful > 0
+    with pytest.warns(UserWarning, match=f"in {doubtful} rows a class that was not kept may reach its threshold"):
+        pycurate.compute_confident_joint(labels, narrow)
+
+
+def test_wrong_top_probabilities_are_refused(noisy_labels: Noisy) -> None:
+    top = top_of(*noisy_labels(20, 30, 2), 4)
     with pytest.raises(InputError, match="expected shapes"):
-        TopProbabilities(order, top.probabilities[:, :3], top.self_probability, 30)
+        TopProbabilities(top.classes, top.probabilities[:, :3], top.self_probability, 30)
     with pytest.raises(InputError, match="less than num_classes = 3"):
-        TopProbabilities(order, top.probabilities, top.self_probability, 3)
+        TopProbabilities(top.classes, top.probabilities, top.self_probability, 3)
+    with pytest.raises(InputError, match="expected integers and float16"):
+        TopProbabilities(top.probabilities, top.probabilities, top.self_probability, 30)
 
 
 @pytest.mark.parametrize(
