@@ -380,3 +380,18 @@ def test_what_cannot_be_iterated_twice_is_refused(noisy_labels: Noisy) -> None:
         pycurate.find_label_issues(labels, lambda: iter([p[:6]]))
     with pytest.raises(InputError, match="one for each label, got more"):
         pycurate.find_label_issues(labels, lambda: iter([p, p]))
+
+
+def test_memory_is_a_few_numbers_a_row_and_three_joints(tmp_path: Path, noisy_labels: Noisy) -> None:
+    import tracemalloc
+
+    labels, p = noisy_labels(40_000, 100, 0)
+    np.save(tmp_path / "p.npy", p.astype(np.float32))
+    mapped = np.load(tmp_path / "p.npy", mmap_mode="r")
+    pycurate.find_label_issues(labels, mapped)
+    tracemalloc.start()
+    pycurate.find_label_issues(labels, mapped)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 25 bytes a row are kept, 48 a row of a block of 16 MB come and go, a joint is 80 kB; probabilities are 16 MB.
+    assert peak < 40_000 * (25 + 48 + 24) + 8 * 80_000
