@@ -113,7 +113,7 @@ def test_class_sums_do_not_depend_on_cuts_and_are_exact() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("step", [5000, 700, 13])
+@pytest.mark.parametrize("step", [5000, 700, 13, 3])
 def test_candidates_by_margin(dtype: str, step: int) -> None:
     random = np.random.default_rng(3)
     p = random.dirichlet(np.ones(5), 5000).round(2).astype(dtype)  # many equal margins

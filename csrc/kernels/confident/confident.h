@@ -98,6 +98,7 @@ class MarginCandidates {
     template <class Probability>
     void add_class(const Rows& rows, std::int64_t first, const std::uint32_t* begin,
                    const std::uint32_t* end);
+    std::vector<std::uint32_t> by_class(const Rows& rows) const;
     static void shrink(std::vector<Candidate>& best, std::size_t wanted);
 
     std::vector<std::int64_t> offsets_;

@@ -159,27 +159,47 @@ void MarginCandidates::add_class(const Rows& rows, std::int64_t first, const std
     }
 }
 
-bool MarginCandidates::add(Element element, const Rows& rows, std::int64_t first, std::size_t threads,
-                           const Poll& poll) {
-    const std::size_t classes = offsets_.size() - 1;
-    const auto takes_part = [&](std::int64_t label) {
+/// Rows whose class has pairs, by class and then rising.
+std::vector<std::uint32_t> MarginCandidates::by_class(const Rows& rows) const {
+    const auto takes_part = [&](std::size_t i) {
+        const std::int64_t label = rows.labels[i];
         return label >= 0 &&
                offsets_[static_cast<std::size_t>(label)] < offsets_[static_cast<std::size_t>(label) + 1];
     };
-    std::vector<std::uint32_t> starts(classes + 1, 0);
+    const std::size_t classes = offsets_.size() - 1;
+    std::vector<std::uint32_t> order;
+    if (rows.n < classes) {  // of many classes, blocks have few rows: nothing may cost a step for each class
+        for (std::size_t i = 0; i < rows.n; ++i)
+            if (takes_part(i)) order.push_back(static_cast<std::uint32_t>(i));
+        std::sort(order.begin(), order.end(), [&](std::uint32_t i, std::uint32_t j) {
+            return rows.labels[i] != rows.labels[j] ? rows.labels[i] < rows.labels[j] : i < j;
+        });
+        return order;
+    }
+    std::vector<std::uint32_t> places(classes + 1, 0);
     for (std::size_t i = 0; i < rows.n; ++i)
-        if (takes_part(rows.labels[i])) ++starts[static_cast<std::size_t>(rows.labels[i]) + 1];
-    std::partial_sum(starts.begin(), starts.end(), starts.begin());
-    std::vector<std::uint32_t> order(starts.back()), next(starts.begin(), starts.end() - 1);
+        if (takes_part(i)) ++places[static_cast<std::size_t>(rows.labels[i]) + 1];
+    std::partial_sum(places.begin(), places.end(), places.begin());
+    order.resize(places.back());
     for (std::size_t i = 0; i < rows.n; ++i)
-        if (takes_part(rows.labels[i]))
-            order[next[static_cast<std::size_t>(rows.labels[i])]++] = static_cast<std::uint32_t>(i);
+        if (takes_part(i))
+            order[places[static_cast<std::size_t>(rows.labels[i])]++] = static_cast<std::uint32_t>(i);
+    return order;
+}
+
+bool MarginCandidates::add(Element element, const Rows& rows, std::int64_t first, std::size_t threads,
+                           const Poll& poll) {
+    const std::vector<std::uint32_t> order = by_class(rows);
+    std::vector<std::size_t> ends;  // of each class's rows in the order
+    for (std::size_t i = 0; i < order.size(); ++i)
+        if (i + 1 == order.size() || rows.labels[order[i]] != rows.labels[order[i + 1]])
+            ends.push_back(i + 1);
     std::atomic<bool> without_memory{false};
     const bool finished = parallel_for(
-        classes, threads,
-        [&](std::size_t k) {
-            const std::uint32_t *begin = order.data() + starts[k], *end = order.data() + starts[k + 1];
-            if (begin == end) return;
+        ends.size(), threads,
+        [&](std::size_t run) {
+            const std::uint32_t *begin = order.data() + (run == 0 ? 0 : ends[run - 1]),
+                                *end = order.data() + ends[run];
             const DefaultFloatEnvironment environment;
             try {
                 switch (element) {

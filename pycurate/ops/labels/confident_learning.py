@@ -34,6 +34,7 @@ THRESHOLD_SLACK = 1e-6
 """A probability this far below its class's threshold still passes: of equal ones, rounding would pass only some."""
 LEAST_THRESHOLD = 2e-6
 NO_ROWS_THRESHOLD = 2.0  # of a class that no row is labelled with: nothing passes
+MOST_CLASSES = 32_768  # a joint of 8 GB
 GIVEN_BONUS = 1e-6  # what the given class is ahead of others when a row counts as predicted as labelled
 
 
@@ -90,10 +91,15 @@ def scan_rows(blocks: ProbabilityBlocks, thresholds: Any, threads: int | None = 
     Raises
     ------
     InputError
-        As `RowChecks`; what it lets through is said in one warning.
+        More than 32,768 classes, or as `RowChecks`; what that lets through is said in one warning.
     """
     limits = np.broadcast_to(np.asarray(thresholds, np.float64), (blocks.num_classes,)) - THRESHOLD_SLACK
     n, k = len(blocks.labels), blocks.num_classes
+    if k > MOST_CLASSES:
+        raise InputError(
+            f"pred_probs: expected at most {MOST_CLASSES} classes, as the joint has a count for each two, got {k}; "
+            "get_label_quality_scores takes any number"
+        )
     scan = RowScan(
         blocks.labels, np.empty(n), np.empty(n), np.empty(n, np.int32), np.empty(n, np.int32),
         # Column by column, as cleanlab's is: sums over all of it, in the order of memory, then have the same bits.

@@ -71,7 +71,8 @@ class TopProbabilities:
 
 PredProbs: TypeAlias = "NDArray[Any] | TopProbabilities | Sequence[NDArray[Any]] | Callable[[], Iterable[NDArray[Any]]]"
 """(n, K) float16, float32 or float64, a memory map included; or the same as a list of shards of consecutive rows; or a
-function that returns an iterator over such shards, called once for each pass; or `TopProbabilities`."""
+function that returns an iterator over such shards, called once for each pass and once to see K; or `TopProbabilities`.
+"""
 
 
 @dataclass(frozen=True, slots=True)

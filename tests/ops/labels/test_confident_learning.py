@@ -357,6 +357,14 @@ def test_what_cannot_be_used_is_named(change: dict[str, Any], message: str) -> N
         pycurate.find_label_issues(**values, min_examples_per_class=0)
 
 
+def test_joints_of_too_many_classes_are_refused_and_scores_are_not() -> None:
+    p = np.zeros((2, 40_000), np.float32)
+    p[:, 7] = 1
+    with pytest.raises(InputError, match="expected at most 32768 classes"):
+        pycurate.find_label_issues([7, 8], p)
+    assert pycurate.get_label_quality_scores([7, 8], p).tolist() == [1.0, 0.0]
+
+
 def test_small_things_are_warned_of(noisy_labels: Noisy) -> None:
     labels, p = noisy_labels(100, 3, 0)
     p[7] *= 1.01
