@@ -127,7 +127,9 @@ def aggregate_labels(
         given: Votes = SparseVotes.of_counts(table.votes)
     else:
         given = table.votes
-    classes = num_classes if num_classes is not None else named or int(table.votes.max(initial=-1)) + 1
+    classes = (
+        num_classes if num_classes is not None else named or (int(table.votes.max()) + 1 if table.votes.size else 0)
+    )
     if classes < max(2, named):
         raise InputError(f"num_classes: expected at least {max(2, named)}, got {classes}")
     folder = claim_out(Path(out))

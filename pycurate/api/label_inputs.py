@@ -20,7 +20,9 @@ from pycurate.arrow import arrow_values
 from pycurate.errors import InputError
 from pycurate.io.atomic import atomic_write, write_json_atomic
 from pycurate.io.pool import Pool, open_pool
-from pycurate.kernels.uid import format_hex
+from pycurate.io.subset import Subset
+from pycurate.kernels.uid import format_hex, sort_uids
+from pycurate.ops.labels.probabilities import TopProbabilities
 from pycurate.pipeline.ledger import hex_strings
 from pycurate.report.labels_page import LabelsPage, render_labels
 from pycurate.report.manifest import ExampleRow
@@ -30,6 +32,7 @@ MANIFEST, REPORT = "manifest.json", "report.html"
 PathLike: TypeAlias = "str | Path"
 
 _GROUP_ROWS = 1 << 17
+_TOP_FILES = ("classes.npy", "probabilities.npy", "self_probability.npy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,13 @@ class PoolRows:
                 told[first + row] = ExampleRow(uid=uid, shard=shard.name, row=row, value=None, **facts)
         return told
 
+    def save_subset(self, path: Path, keep: NDArray[np.bool_]) -> None:
+        """The uids of some rows as a subset file; nothing without a pool."""
+        if self.uids is not None:
+            kept = self.uids[keep]
+            sort_uids(kept)
+            Subset(kept).save(path)
+
     def key_column(self, rows: slice) -> tuple[str, pa.Array]:
         """The column that tells rows apart: ``uid``, 32 hex digits, or ``row``, int64."""
         if self.uids is None:
@@ -75,26 +85,44 @@ class PoolRows:
         return "uid", hex_strings(np.ascontiguousarray(self.uids[rows]))
 
 
-def open_probabilities(path: PathLike) -> NDArray[Any] | list[NDArray[Any]]:
-    """``.npy`` (n, K) as a memory map, or those of a folder in order of their names, as shards of consecutive rows."""
+def open_probabilities(
+    path: PathLike, num_classes: int | None = None
+) -> NDArray[Any] | list[NDArray[Any]] | TopProbabilities:
+    """Class probabilities, memory-mapped.
+
+    Parameters
+    ----------
+    path
+        ``.npy`` (n, K); or a folder of them in order of their names, shards of consecutive rows; or a folder with
+        ``classes.npy`` and ``probabilities.npy`` (n, L) and ``self_probability.npy`` (n,), see `TopProbabilities`.
+    num_classes
+        Of the last form: K. None: one more than the largest class in it.
+    """
     path = Path(path)
-    if path.is_dir():
-        files = sorted(path.glob("*.npy"))
-        if not files:
-            raise InputError(f"{path}: expected .npy files of probabilities (rows, classes), got none")
-        return [_mapped(file) for file in files]
-    return _mapped(path)
+    if not path.is_dir():
+        return _mapped(path, 2)
+    if all((path / name).is_file() for name in _TOP_FILES):
+        classes, probabilities, own = (
+            _mapped(path / name, dimensions) for name, dimensions in zip(_TOP_FILES, (2, 2, 1), strict=True)
+        )
+        if num_classes is None:
+            num_classes = int(classes.max()) + 1 if classes.size else 0
+        return TopProbabilities(classes, probabilities, own, num_classes)
+    files = sorted(path.glob("*.npy"))
+    if not files:
+        raise InputError(f"{path}: expected .npy files of probabilities (rows, classes), got none")
+    return [_mapped(file, 2) for file in files]
 
 
-def _mapped(path: Path) -> NDArray[Any]:
+def _mapped(path: Path, dimensions: int) -> NDArray[Any]:
     if not path.is_file() or path.suffix != ".npy":
         raise InputError(f"{path}: expected an .npy file of shape (rows, classes), or a folder of them")
     try:
         values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise InputError(f"{path}: not a readable .npy file ({error}); save the array with numpy.save") from error
-    if values.ndim != 2:
-        raise InputError(f"{path}: expected shape (rows, classes), got {values.shape}")
+    if values.ndim != dimensions:
+        raise InputError(f"{path}: expected shape (rows{', classes' if dimensions == 2 else ','}), got {values.shape}")
     return values
 
 

@@ -37,7 +37,7 @@ from pycurate.report.labels_page import HeatMap, LabelsPage, ShownNeighbor, Susp
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-ISSUES, JOINT = "label_issues.parquet", "joint.npy"
+ISSUES, JOINT, SUBSET = "label_issues.parquet", "joint.npy", "subset.npy"
 SHOWN_ROWS, SHOWN_NEIGHBORS, SHOWN_CONFUSIONS, SHOWN_CLASSES = 24, 8, 12, 60
 
 
@@ -87,6 +87,7 @@ def label_issues(
     pred_probs: PathLike,
     out: PathLike,
     *,
+    num_classes: int | None = None,
     pool: PathLike | None = None,
     layout: Any = None,
     graph: PathLike | None = None,
@@ -99,15 +100,16 @@ def label_issues(
     """Find the labels of a file that are likely wrong, given class probabilities of another.
 
     Writes ``label_issues.parquet`` (``uid`` or ``row``, ``label``, ``suggested_label``, ``score``, ``is_issue``; all
-    rows in order), ``joint.npy`` (K, K) int64, ``manifest.json`` and ``report.html``.
+    rows in order), ``joint.npy`` (K, K) int64, ``manifest.json`` and ``report.html``; with a pool also ``subset.npy``,
+    the uids of the rows that are no issue.
 
     Parameters
     ----------
     labels
         ``.npy``, ``.parquet`` or ``.csv``, see `pycurate.io.label_files.read_labels`. Rows without a label are scored
         null and never found.
-    pred_probs
-        ``.npy`` (n, K) of out-of-sample probabilities, or a folder of them in order of names.
+    pred_probs, num_classes
+        Out-of-sample probabilities: see `pycurate.api.label_inputs.open_probabilities`.
     out
         Folder to write.
     pool
@@ -125,7 +127,7 @@ def label_issues(
     check_method(rank_by, False)
     rows = PoolRows.of(pool, layout)
     given = read_labels(labels, rows.uids)
-    probabilities = open_probabilities(pred_probs)
+    probabilities = open_probabilities(pred_probs, num_classes)
     neighbors = _graph_of(graph, len(given.labels))
     folder = claim_out(Path(out))
     with warnings_as_notes() as notes:
@@ -141,6 +143,7 @@ def label_issues(
     names = _class_names(given, blocks.num_classes)
     stored_names = None if given.class_names is None else names
     _write_rows(folder, rows, scan, stored_names, scores, mask)
+    rows.save_subset(folder / SUBSET, ~mask)
     with atomic_write(folder / JOINT) as file:
         np.save(file, joint)
     found = LabelIssues(
@@ -148,19 +151,20 @@ def label_issues(
         tuple((names[c.given], names[c.likely], c.rows) for c in largest_confusions(joint, SHOWN_CONFUSIONS)),
         tuple(notes),
     )  # fmt: skip
-    write_manifest(
-        folder,
-        {
-            "command": "labels issues", "labels": str(labels), "pred_probs": str(pred_probs),
-            "pool": None if pool is None else str(pool), "graph": None if graph is None else str(graph),
-            "rank_by": rank_by, "frac_noise": frac_noise, "min_examples_per_class": min_examples_per_class,
-            "class_names": stored_names, "thresholds": [round(float(t), 12) for t in thresholds],
-            **{key: value for key, value in found.to_dict().items() if key != "out"},
-        },
-    )  # fmt: skip
+    facts = {
+        "command": "labels issues", "labels": str(labels), "pred_probs": str(pred_probs), "pool": _text(pool),
+        "graph": _text(graph), "rank_by": rank_by, "frac_noise": frac_noise,
+        "min_examples_per_class": min_examples_per_class, "class_names": stored_names,
+        "thresholds": [round(float(t), 12) for t in thresholds],
+    }  # fmt: skip
+    write_manifest(folder, facts | {key: value for key, value in found.to_dict().items() if key != "out"})
     shown = _suspicious(blocks, scan, np.where(mask, scores, np.nan), names, rows, neighbors)
     write_page(folder, _page(found, joint, names, shown, rank_by))
     return found
+
+
+def _text(path: PathLike | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _graph_of(graph: PathLike | None, rows: int) -> KnnGraph | None:

@@ -17,6 +17,9 @@ def issues(
         Path, typer.Argument(metavar="PROBS", help=".npy (rows, classes), or a folder of them.", show_default=False)
     ],
     out: OutOption,
+    classes: Annotated[
+        int | None, typer.Option("--classes", min=1, help="Where PROBS has the largest few of each row only.")
+    ] = None,
     pool: Annotated[
         str | None, typer.Option("--pool", metavar="POOL", help="The rows' pool: matches uids, shows captions.")
     ] = None,
@@ -47,6 +50,7 @@ def issues(
         labels,
         pred_probs,
         out,
+        num_classes=classes,
         pool=pool,
         layout=layout,
         graph=graph,

@@ -15,6 +15,7 @@ import pycurate
 from pycurate.cli.app import app
 from pycurate.errors import InputError
 from pycurate.io.label_files import read_labels
+from pycurate.io.subset import Subset
 from pycurate.io.vote_files import read_votes
 from pycurate.kernels.uid import format_hex
 
@@ -95,6 +96,9 @@ def test_issues_of_a_pool_with_neighbours(tmp_path: Path, pool_factory: Any) -> 
     expected = pycurate.find_label_issues(matched.labels[known], p[known], filter_by="confident_learning")
     assert np.array(found["is_issue"].to_pylist())[known].tolist() == expected.tolist()
     assert set(found["suggested_label"].to_pylist()) <= set(names)
+    kept = Subset.load(tmp_path / "out" / "subset.npy").uids
+    mask = np.array(found["is_issue"].to_pylist())
+    assert kept.tolist() == sorted(uids[~mask].tolist())
     html = (tmp_path / "out" / "report.html").read_text()
     assert "&lt;b&gt;fish&lt;/b&gt;" in html
     assert "<b>fish" not in html
@@ -104,6 +108,25 @@ def test_issues_of_a_pool_with_neighbours(tmp_path: Path, pool_factory: Any) -> 
     np.save(tmp_path / "p500.npy", problem(500, 3)[1])
     with pytest.raises(InputError, match="graph: expected 500 rows, as there are labels, got 120"):
         pycurate.label_issues(tmp_path / "y500.npy", tmp_path / "p500.npy", tmp_path / "none", graph=tmp_path / "graph")
+
+
+def test_issues_of_the_largest_few_probabilities(tmp_path: Path) -> None:
+    labels, p = problem(300, 8)
+    order = np.argsort(-p, axis=1)[:, :5]
+    (tmp_path / "top").mkdir()
+    np.save(tmp_path / "y.npy", labels)
+    np.save(tmp_path / "p.npy", p)
+    np.save(tmp_path / "top" / "classes.npy", order.astype(np.uint16))
+    np.save(tmp_path / "top" / "probabilities.npy", np.take_along_axis(p, order, 1))
+    np.save(tmp_path / "top" / "self_probability.npy", p[np.arange(300), labels])
+    for name, probs in (("a", tmp_path / "p.npy"), ("b", tmp_path / "top")):
+        run("issues", tmp_path / "y.npy", probs, "-o", tmp_path / name, "--filter", "confident_learning")
+    a, b = (pq.read_table(tmp_path / name / "label_issues.parquet") for name in "ab")
+    assert a.equals(b)
+    found = run(
+        "issues", tmp_path / "y.npy", tmp_path / "top", "-o", tmp_path / "c", "--classes", 9, "--json"
+    )  # fmt: skip
+    assert json.loads(found.stdout)["classes"] == 9
 
 
 def test_warnings_are_told_and_wrong_names_refused(tmp_path: Path) -> None:

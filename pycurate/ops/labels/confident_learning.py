@@ -35,6 +35,7 @@ THRESHOLD_SLACK = 1e-6
 LEAST_THRESHOLD = 2e-6
 NO_ROWS_THRESHOLD = 2.0  # of a class that no row is labelled with: nothing passes
 MOST_CLASSES = 32_768  # a joint of 8 GB
+_ROWS_AT_ONCE = 1 << 18
 GIVEN_BONUS = 1e-6  # what the given class is ahead of others when a row counts as predicted as labelled
 
 
@@ -310,6 +311,9 @@ def _rows_in_doubt(pred_probs: PredProbs, limits: NDArray[np.float64]) -> int:
     """Rows whose smallest kept probability reaches the lowest threshold, so that one not kept may reach it too."""
     if not isinstance(pred_probs, TopProbabilities) or pred_probs.probabilities.shape[1] >= pred_probs.num_classes:
         return 0
-    kept = np.where(pred_probs.classes >= 0, pred_probs.probabilities, np.inf).min(axis=1, initial=np.inf)
-    full = (pred_probs.classes >= 0).all(axis=1)
-    return int((full & (kept >= limits.min())).sum())
+    least, doubtful = limits.min(), 0
+    for begin in range(0, len(pred_probs), _ROWS_AT_ONCE):
+        rows = slice(begin, begin + _ROWS_AT_ONCE)
+        full = (pred_probs.classes[rows] >= 0).all(axis=1)
+        doubtful += int((full & (pred_probs.probabilities[rows].min(axis=1, initial=np.inf) >= least)).sum())
+    return doubtful
