@@ -18,6 +18,7 @@ from pycurate.kernels.arrays import kind
 
 NO_VOTE = -1
 BLOCK_ROWS = 2048
+_NUMBERS_AT_ONCE = 1 << 20
 
 TieRule: TypeAlias = Literal["lowest", "rarest", "abstain"]
 """Of classes with as many votes: the lowest id; the one with the fewest votes in all, then the lowest; none (-1)."""
@@ -200,6 +201,25 @@ def soft_average(votes: Votes, num_classes: int | None = None, *, weights: Any =
         total = counts.sum(axis=1, keepdims=True)
         np.divide(counts, total, out=shares[block.first : block.first + block.rows], where=total > 0)
     return shares
+
+
+def log_scores(block: VoteBlock, log_prior: NDArray[np.float64], logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(rows, K) sums over a row's votes of ``logs[annotator, vote]``, and ``log_prior`` (K,); ``logs`` (M, K, K)."""
+    scores = np.repeat(log_prior[None], block.rows, axis=0)
+    begins = np.flatnonzero(np.diff(block.row, prepend=-1))  # of each row's votes
+    step = max(1, _NUMBERS_AT_ONCE // len(log_prior))
+    first = 0
+    while first < len(begins):
+        # Whole rows only, so that where they are cut changes no sum.
+        last = max(first + 1, int(np.searchsorted(begins, begins[first] + step, "right")) - 1)
+        end = int(begins[last]) if last < len(begins) else len(block.row)
+        if len(block.row) - begins[first] <= step:
+            last, end = len(begins), len(block.row)
+        part = slice(int(begins[first]), end)
+        sums = np.add.reduceat(logs[block.annotator[part], block.label[part]], begins[first:last] - part.start, axis=0)
+        scores[block.row[begins[first:last]]] += sums
+        first = last
+    return scores
 
 
 def class_frequencies(blocks: VoteBlocks) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError
-from pycurate.ops.labels.annotator_votes import VoteBlock, VoteBlocks, Votes
+from pycurate.ops.labels.annotator_votes import VoteBlock, VoteBlocks, Votes, log_scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +142,7 @@ def _expected(
     block: VoteBlock, log_prior: NDArray[np.float64], log_confusion: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
     """(rows, K) P(true|votes), and the log-likelihood of the block's votes."""
-    scores = np.repeat(log_prior[None], block.rows, axis=0)
-    if len(block.row):
-        begins = np.flatnonzero(np.diff(block.row, prepend=-1))
-        scores[block.row[begins]] += np.add.reduceat(log_confusion[block.annotator, block.label], begins, axis=0)
+    scores = log_scores(block, log_prior, log_confusion)
     highest = scores.max(axis=1, keepdims=True)
     likelihood = np.exp(scores - highest)
     total = likelihood.sum(axis=1, keepdims=True)

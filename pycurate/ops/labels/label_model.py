@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError
-from pycurate.ops.labels.annotator_votes import VoteBlock, VoteBlocks, Votes
+from pycurate.ops.labels.annotator_votes import VoteBlock, VoteBlocks, Votes, log_scores
 
 _LEAST_FUNCTIONS = 3  # of two, O does not say which is right
 _LEAST_PROBABILITY = 1e-6
@@ -188,9 +188,6 @@ def _solved(
 
 
 def _posterior(block: VoteBlock, log_prior: NDArray[np.float64], logs: NDArray[np.float64]) -> NDArray[np.float64]:
-    scores = np.repeat(log_prior[None], block.rows, axis=0)
-    if len(block.row):
-        begins = np.flatnonzero(np.diff(block.row, prepend=-1))
-        scores[block.row[begins]] += np.add.reduceat(logs[block.annotator, block.label], begins, axis=0)
+    scores = log_scores(block, log_prior, logs)
     likelihood = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(likelihood / likelihood.sum(axis=1, keepdims=True))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import pycurate
 from pycurate.errors import InputError
+from pycurate.ops.labels import annotator_votes
 from pycurate.ops.labels.annotator_votes import SparseVotes, annotator_confusion, majority_vote, soft_average
 from pycurate.ops.labels.dawid_skene import dawid_skene
 from pycurate.ops.labels.label_model import LabelModel
@@ -135,6 +136,19 @@ def test_dawid_skene_equals_a_plain_rendition() -> None:
         silent = (votes < 0).all(axis=1)
         np.testing.assert_array_equal(found.labels, np.where(silent, -1, p.argmax(axis=1)))
         np.testing.assert_allclose(found.confidence, np.where(silent, 0, p.max(axis=1)), rtol=1e-9)
+
+
+def test_sums_of_votes_do_not_depend_on_where_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, votes, _ = crowd(300, 3, 4, coverage=0.5)
+    random = np.random.default_rng(0)
+    prior, logs = random.normal(size=3), random.normal(size=(4, 3, 3))
+    (block,) = annotator_votes.VoteBlocks(votes, 3)
+    expected = np.array([prior + sum(logs[m, v] for m, v in enumerate(row) if v >= 0) for row in votes])
+    whole = annotator_votes.log_scores(block, prior, logs)
+    np.testing.assert_allclose(whole, expected, rtol=1e-12)
+    for at_once in (1, 3, 12, 20, 300, 900, 5000):
+        monkeypatch.setattr(annotator_votes, "_NUMBERS_AT_ONCE", at_once)
+        assert annotator_votes.log_scores(block, prior, logs).tobytes() == whole.tobytes()
 
 
 def test_dawid_skene_finds_confusion_and_beats_the_majority() -> None:
