@@ -14,15 +14,24 @@ _HOME = {
     "Clustering": "pycurate.api.dedup_settings",
     "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
+    "LabelModel": "pycurate.ops.labels.label_model",
     "Recipe": "pycurate.recipes",
+    "SparseVotes": "pycurate.ops.labels.annotator_votes",
     "Subset": "pycurate.io.subset",
+    "TopProbabilities": "pycurate.ops.labels.probabilities",
+    "aggregate_labels": "pycurate.api.label_aggregate",
+    "annotator_confusion": "pycurate.ops.labels.annotator_votes",
     "assign": "pycurate.index.kmeans",
     "build_index": "pycurate.index.build",
     "build_pack": "pycurate.api.pack",
     "class_means": "pycurate.ops.labels.pseudo_labels",
+    "calibrate_confident_joint": "pycurate.ops.labels.confident_learning",
+    "class_quality": "pycurate.ops.labels.class_quality",
     "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
+    "compute_confident_joint": "pycurate.ops.labels.confident_learning",
     "count_above": "pycurate.kernels.fused_similarity",
+    "dawid_skene": "pycurate.ops.labels.dawid_skene",
     "decontaminate": "pycurate.api.decontaminate",
     "dedup": "pycurate.api.dedup",
     "dedup_append": "pycurate.api.dedup_append",
@@ -32,6 +41,17 @@ _HOME = {
     "estimate_noise_transition": "pycurate.ops.labels.noise_transition",
     "exact_duplicates": "pycurate.ops.dedup.exact",
     "feature_outlier_scores": "pycurate.ops.labels.outliers",
+    "estimate_joint": "pycurate.ops.labels.confident_learning",
+    "estimate_latent": "pycurate.ops.labels.joint",
+    "estimate_noise_matrices": "pycurate.ops.labels.noise_matrices",
+    "exact_duplicates": "pycurate.ops.dedup.exact",
+    "find_label_issues": "pycurate.ops.labels.label_issues",
+    "find_predicted_neq_given": "pycurate.ops.labels.label_issues",
+    "find_top_issues": "pycurate.ops.labels.label_quality",
+    "get_confident_thresholds": "pycurate.ops.labels.confident_learning",
+    "get_label_quality_ensemble_scores": "pycurate.ops.labels.label_quality",
+    "get_label_quality_multiannotator": "pycurate.ops.labels.multiannotator",
+    "get_label_quality_scores": "pycurate.ops.labels.label_quality",
     "indexed_join": "pycurate.api.clustered",
     "hamming_components": "pycurate.kernels.hamming",
     "hamming_linkage": "pycurate.kernels.hamming",
@@ -44,6 +64,9 @@ _HOME = {
     "linear_separation": "pycurate.ops.labels.separation",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
     "loss_mixture": "pycurate.ops.labels.separation",
+    "label_issues": "pycurate.api.label_issues",
+    "log_sum_exp": "pycurate.kernels.fused_similarity",
+    "majority_vote": "pycurate.ops.labels.annotator_votes",
     "minhash_components": "pycurate.ops.dedup.minhash",
     "minhash_duplicates": "pycurate.ops.dedup.minhash",
     "minhash_pairs": "pycurate.ops.dedup.minhash",
@@ -52,8 +75,10 @@ _HOME = {
     "nearest": "pycurate.kernels.fused_similarity",
     "neighbor_lists": "pycurate.ops.labels.neighbors",
     "neighbor_votes": "pycurate.ops.labels.neighbor_votes",
+    "num_label_issues": "pycurate.ops.labels.confident_learning",
     "open_index": "pycurate.api.search",
     "open_pool": "pycurate.io.pool",
+    "order_label_issues": "pycurate.ops.labels.label_quality",
     "pair_similarity": "pycurate.kernels.rowwise",
     "pairs_above": "pycurate.kernels.fused_similarity",
     "perceptual_duplicates": "pycurate.ops.dedup.perceptual",
@@ -66,6 +91,7 @@ _HOME = {
     "run": "pycurate.api.run",
     "similarity_join": "pycurate.api.similarity",
     "soft_labels": "pycurate.ops.labels.soft_labels",
+    "soft_average": "pycurate.ops.labels.annotator_votes",
     "spanning_forest_above": "pycurate.kernels.spanning_forest",
     "unjudged_rows": "pycurate.kernels.fused_similarity",
     "zero_shot_labels": "pycurate.ops.labels.pseudo_labels",
@@ -74,16 +100,25 @@ __all__ = [
     "Clustering",
     "DuplicateStore",
     "KnnGraph",
+    "LabelModel",
     "Recipe",
+    "SparseVotes",
     "Subset",
+    "TopProbabilities",
     "__version__",
+    "aggregate_labels",
+    "annotator_confusion",
     "assign",
     "build_index",
     "build_pack",
     "class_means",
+    "calibrate_confident_joint",
+    "class_quality",
     "clustered_join",
     "components_above",
+    "compute_confident_joint",
     "count_above",
+    "dawid_skene",
     "decontaminate",
     "dedup",
     "dedup_append",
@@ -93,6 +128,17 @@ __all__ = [
     "estimate_noise_transition",
     "exact_duplicates",
     "feature_outlier_scores",
+    "estimate_joint",
+    "estimate_latent",
+    "estimate_noise_matrices",
+    "exact_duplicates",
+    "find_label_issues",
+    "find_predicted_neq_given",
+    "find_top_issues",
+    "get_confident_thresholds",
+    "get_label_quality_ensemble_scores",
+    "get_label_quality_multiannotator",
+    "get_label_quality_scores",
     "hamming_components",
     "hamming_linkage",
     "hamming_nearest_earlier",
@@ -105,6 +151,9 @@ __all__ = [
     "linear_separation",
     "log_sum_exp",
     "loss_mixture",
+    "label_issues",
+    "log_sum_exp",
+    "majority_vote",
     "minhash_components",
     "minhash_duplicates",
     "minhash_pairs",
@@ -113,8 +162,10 @@ __all__ = [
     "nearest",
     "neighbor_lists",
     "neighbor_votes",
+    "num_label_issues",
     "open_index",
     "open_pool",
+    "order_label_issues",
     "pair_similarity",
     "pairs_above",
     "perceptual_duplicates",
@@ -127,6 +178,7 @@ __all__ = [
     "run",
     "similarity_join",
     "soft_labels",
+    "soft_average",
     "spanning_forest_above",
     "unjudged_rows",
     "zero_shot_labels",
@@ -142,6 +194,8 @@ if TYPE_CHECKING:
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
     from pycurate.api.label_noise import label_noise
+    from pycurate.api.label_aggregate import aggregate_labels
+    from pycurate.api.label_issues import label_issues
     from pycurate.api.pack import build_pack
     from pycurate.api.plan import plan
     from pycurate.api.pseudo_label import pseudo_label
@@ -190,6 +244,48 @@ if TYPE_CHECKING:
     from pycurate.ops.labels.pseudo_labels import class_means, zero_shot_labels
     from pycurate.ops.labels.separation import linear_separation, loss_mixture
     from pycurate.ops.labels.soft_labels import soft_labels
+    from pycurate.ops.labels.annotator_votes import (
+        SparseVotes,
+        annotator_confusion,
+        majority_vote,
+        soft_average,
+    )
+    from pycurate.ops.labels.class_quality import class_quality
+    from pycurate.ops.labels.confident_learning import (
+        calibrate_confident_joint,
+        compute_confident_joint,
+        estimate_joint,
+        get_confident_thresholds,
+        num_label_issues,
+    )
+    from pycurate.ops.labels.dawid_skene import (
+        dawid_skene,
+    )
+    from pycurate.ops.labels.joint import (
+        estimate_latent,
+    )
+    from pycurate.ops.labels.label_issues import (
+        find_label_issues,
+        find_predicted_neq_given,
+    )
+    from pycurate.ops.labels.label_model import (
+        LabelModel,
+    )
+    from pycurate.ops.labels.label_quality import (
+        find_top_issues,
+        get_label_quality_ensemble_scores,
+        get_label_quality_scores,
+        order_label_issues,
+    )
+    from pycurate.ops.labels.multiannotator import (
+        get_label_quality_multiannotator,
+    )
+    from pycurate.ops.labels.noise_matrices import (
+        estimate_noise_matrices,
+    )
+    from pycurate.ops.labels.probabilities import (
+        TopProbabilities,
+    )
     from pycurate.recipes import Recipe
 
 

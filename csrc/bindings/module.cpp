@@ -12,6 +12,7 @@ namespace py = pybind11;
 namespace pycurate::bindings {
 
 void bind_caption(py::module_& m);
+void bind_confident(py::module_& m);
 void bind_fused_similarity(py::module_& m);
 void bind_ngram(py::module_& m);
 void bind_hamming(py::module_& m);
@@ -52,6 +53,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("thread_count", &pycurate::thread_count, py::arg("requested"));
     auto caption = m.def_submodule("caption");
     pycurate::bindings::bind_caption(caption);
+    auto confident = m.def_submodule("confident");
+    pycurate::bindings::bind_confident(confident);
     auto fused_similarity = m.def_submodule("fused_similarity");
     pycurate::bindings::bind_fused_similarity(fused_similarity);
     auto ngram = m.def_submodule("ngram");

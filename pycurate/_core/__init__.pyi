@@ -1,6 +1,7 @@
 from enum import IntEnum
 
 from . import caption as caption
+from . import confident as confident
 from . import fused_similarity as fused_similarity
 from . import hamming as hamming
 from . import ngram as ngram

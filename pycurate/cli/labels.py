@@ -10,3 +10,9 @@ from pycurate.cli.labels_pseudo import pseudo
 labels_app = typer.Typer(no_args_is_help=True, help="Spread labels, find wrong ones, make missing ones.")
 labels_app.command()(noise)
 labels_app.command()(pseudo)
+from pycurate.cli.labels_aggregate import aggregate
+from pycurate.cli.labels_issues import issues
+
+labels_app = typer.Typer(no_args_is_help=True, help="Spread labels, find wrong ones, make missing ones.")
+labels_app.command()(issues)
+labels_app.command()(aggregate)
