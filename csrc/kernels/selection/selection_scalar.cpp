@@ -1,0 +1,42 @@
+#include <limits>
+
+#include "kernels/selection/dense.h"
+
+namespace pycurate::selection {
+namespace {
+
+constexpr std::size_t lanes = 16;
+
+double gain(const float* similarities, const float* covered, const double* weights, std::size_t n) noexcept {
+    double sums[lanes] = {};
+    for (std::size_t i = 0; i < n; ++i) {
+        const float better = similarities[i] > covered[i] ? similarities[i] : covered[i];
+        const double gained = static_cast<double>(better) - static_cast<double>(covered[i]);
+        sums[i % lanes] += weights != nullptr ? weights[i] * gained : gained;
+    }
+    for (std::size_t half = lanes / 2; half > 0; half /= 2)
+        for (std::size_t l = 0; l < half; ++l) sums[l] += sums[l + half];
+    return sums[0];
+}
+
+bool valid(const float* similarities, std::size_t n, bool negative) noexcept {
+    const float largest = std::numeric_limits<float>::max(), least = negative ? -largest : 0.0f;
+    bool good = true;
+    for (std::size_t i = 0; i < n; ++i) good = good && similarities[i] >= least && similarities[i] <= largest;
+    return good;
+}
+
+void cover(const float* similarities, std::uint32_t name, float* covered, std::uint32_t* representative,
+           std::size_t n) noexcept {
+    for (std::size_t i = 0; i < n; ++i)
+        if (similarities[i] > covered[i]) {
+            covered[i] = similarities[i];
+            representative[i] = name;
+        }
+}
+
+}  // namespace
+
+extern const Kernels scalar{gain, valid, cover};
+
+}  // namespace pycurate::selection
