@@ -8,9 +8,13 @@ namespace pycurate::selection {
 /// Over one dense candidate. Sums have 16 lanes, lane l taking rows l, l + 16, ... in rising order, folded
 /// +8, +4, +2, +1.
 struct Kernels {
-    /// Sum of weight * (max(similarity, covered) - covered).
-    double (*gain)(const float* similarities, const float* covered, const double* weights,
-                   std::size_t n) noexcept;
+    /// Sum of weight * (max(similarity, covered) - covered); better: set to how many rows are more similar
+    /// than covered.
+    double (*gain)(const float* similarities, const float* covered, const double* weights, std::size_t n,
+                   std::size_t* better) noexcept;
+    /// Those rows, rising, and their similarities, into buffers that have room for 16 more than there are.
+    void (*collect)(const float* similarities, const float* covered, std::size_t n, std::uint32_t* rows,
+                    float* collected) noexcept;
     /// Whether each is finite and, unless `negative`, at least 0.
     bool (*valid)(const float* similarities, std::size_t n, bool negative) noexcept;
     /// Rows that are more similar to this candidate than to any before it get its name.

@@ -36,9 +36,75 @@ void cover_by(const SparseCandidates& all, std::size_t candidate, std::uint32_t 
     }
 }
 
-double gain_of(const DenseCandidates& all, std::size_t candidate, const Rows& rows) noexcept {
-    return active_kernels().gain(all.data + candidate * rows.n, rows.covered, rows.weights, rows.n);
-}
+/// Gains of sparse candidates, anew.
+class SparseGains {
+  public:
+    SparseGains(const SparseCandidates& all, const Rows& rows) noexcept : all_(all), rows_(rows) {}
+    double operator()(std::size_t candidate) noexcept { return gain_of(all_, candidate, rows_); }
+
+  private:
+    const SparseCandidates& all_;
+    const Rows& rows_;
+};
+
+/// Gains of dense candidates, anew. Rows that a candidate is not more similar to than what covers them never
+/// gain by it again, so that once few are left, only these are looked at: adding their terms alone gives the
+/// same bits.
+class DenseGains {
+  public:
+    DenseGains(const DenseCandidates& all, const Rows& rows)
+        : all_(all), rows_(rows), left_(all.count), numbers_(rows.n / few + 16), found_(rows.n / few + 16) {}
+
+    double operator()(std::size_t candidate) {
+        if (left_[candidate].collected) return of_left(left_[candidate].entries);
+        const float* similarities = all_.data + candidate * rows_.n;
+        std::size_t better;
+        const double gain = kernels_.gain(similarities, rows_.covered, rows_.weights, rows_.n, &better);
+        if (better <= rows_.n / few) {
+            kernels_.collect(similarities, rows_.covered, rows_.n, numbers_.data(), found_.data());
+            auto& [entries, collected] = left_[candidate];
+            collected = true;
+            entries.reserve(better);
+            for (std::size_t e = 0; e < better; ++e) entries.push_back({numbers_[e], found_[e]});
+        }
+        return gain;
+    }
+
+  private:
+    static constexpr std::size_t few = 8;  // an eighth of the rows take a quarter of the memory of all
+    static constexpr std::size_t lanes = 16;
+    struct Entry {
+        std::uint32_t row;
+        float similarity;
+    };
+    struct Left {
+        std::vector<Entry> entries;
+        bool collected = false;
+    };
+
+    double of_left(std::vector<Entry>& entries) const noexcept {
+        double sums[lanes] = {};
+        std::size_t kept = 0;
+        for (const Entry entry : entries) {
+            const float before = rows_.covered[entry.row];
+            if (entry.similarity <= before) continue;
+            const double gained = static_cast<double>(entry.similarity) - static_cast<double>(before);
+            sums[entry.row % lanes] += rows_.weights != nullptr ? rows_.weights[entry.row] * gained : gained;
+            entries[kept++] = entry;
+        }
+        entries.resize(kept);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2)
+            for (std::size_t l = 0; l < half; ++l) sums[l] += sums[l + half];
+        return sums[0];
+    }
+
+    const DenseCandidates& all_;
+    const Rows& rows_;
+    const Kernels& kernels_ = active_kernels();
+    std::vector<Left> left_;
+    std::vector<std::uint32_t> numbers_;
+    std::vector<float> found_;
+};
 
 void cover_by(const DenseCandidates& all, std::size_t candidate, std::uint32_t name,
               const Rows& rows) noexcept {
@@ -87,10 +153,11 @@ void sink_top(std::vector<Bound>& heap) noexcept {
     heap[hole] = moved;
 }
 
-template <class Candidates>
+template <class Gains, class Candidates>
 std::size_t greedy(const Candidates& all, const Rows& rows, double* gains, const std::uint32_t* names,
                    std::size_t k, Picks& picks, bool& stopped, const Poll& poll) {
     const DefaultFloatEnvironment environment;
+    Gains gain_now(all, rows);
     std::vector<Bound> heap;
     for (std::size_t c = 0; c < all.count; ++c)
         if (gains[c] >= 0) heap.push_back({gains[c], static_cast<std::uint32_t>(c), 0});
@@ -100,7 +167,7 @@ std::size_t greedy(const Candidates& all, const Rows& rows, double* gains, const
     while (made < k && !heap.empty()) {
         Bound& top = heap[0];
         if (top.round < made) {
-            top.gain = gains[top.candidate] = gain_of(all, top.candidate, rows);
+            top.gain = gains[top.candidate] = gain_now(top.candidate);
             top.round = made;
             sink_top(heap);
             if (++picks.evaluations % 64 != 0 || !poll) continue;
@@ -144,7 +211,8 @@ bool gains_of(const DenseCandidates& all, const Rows& rows, const std::uint8_t* 
     std::atomic<std::uint32_t> first{none};
     const bool finished = for_all(all.count, allowed, gains, threads, poll, [&](std::size_t c) {
         const float* similarities = all.data + c * rows.n;
-        const double gain = kernels.gain(similarities, rows.covered, rows.weights, rows.n);
+        std::size_t better;
+        const double gain = kernels.gain(similarities, rows.covered, rows.weights, rows.n, &better);
         if (!kernels.valid(similarities, rows.n, negative)) {  // from cache, as gain has just read it
             std::uint32_t seen = first.load();
             while (c < seen && !first.compare_exchange_weak(seen, static_cast<std::uint32_t>(c))) {
@@ -159,13 +227,13 @@ bool gains_of(const DenseCandidates& all, const Rows& rows, const std::uint8_t* 
 std::size_t pick_greedily(const SparseCandidates& all, const Rows& rows, double* gains,
                           const std::uint32_t* names, std::size_t k, Picks& picks, bool& stopped,
                           const Poll& poll) {
-    return greedy(all, rows, gains, names, k, picks, stopped, poll);
+    return greedy<SparseGains>(all, rows, gains, names, k, picks, stopped, poll);
 }
 
 std::size_t pick_greedily(const DenseCandidates& all, const Rows& rows, double* gains,
                           const std::uint32_t* names, std::size_t k, Picks& picks, bool& stopped,
                           const Poll& poll) {
-    return greedy(all, rows, gains, names, k, picks, stopped, poll);
+    return greedy<DenseGains>(all, rows, gains, names, k, picks, stopped, poll);
 }
 
 void cover(const SparseCandidates& all, const std::uint32_t* chosen, std::size_t count,

@@ -7,16 +7,28 @@ namespace {
 
 constexpr std::size_t lanes = 16;
 
-double gain(const float* similarities, const float* covered, const double* weights, std::size_t n) noexcept {
+double gain(const float* similarities, const float* covered, const double* weights, std::size_t n,
+            std::size_t* better) noexcept {
     double sums[lanes] = {};
+    *better = 0;
     for (std::size_t i = 0; i < n; ++i) {
-        const float better = similarities[i] > covered[i] ? similarities[i] : covered[i];
-        const double gained = static_cast<double>(better) - static_cast<double>(covered[i]);
+        if (!(similarities[i] > covered[i])) continue;  // adding 0 changes no sum
+        const double gained = static_cast<double>(similarities[i]) - static_cast<double>(covered[i]);
         sums[i % lanes] += weights != nullptr ? weights[i] * gained : gained;
+        ++*better;
     }
     for (std::size_t half = lanes / 2; half > 0; half /= 2)
         for (std::size_t l = 0; l < half; ++l) sums[l] += sums[l + half];
     return sums[0];
+}
+
+void collect(const float* similarities, const float* covered, std::size_t n, std::uint32_t* rows,
+             float* collected) noexcept {
+    for (std::size_t i = 0; i < n; ++i)
+        if (similarities[i] > covered[i]) {
+            *rows++ = static_cast<std::uint32_t>(i);
+            *collected++ = similarities[i];
+        }
 }
 
 bool valid(const float* similarities, std::size_t n, bool negative) noexcept {
@@ -37,6 +49,6 @@ void cover(const float* similarities, std::uint32_t name, float* covered, std::u
 
 }  // namespace
 
-extern const Kernels scalar{gain, valid, cover};
+extern const Kernels scalar{gain, collect, valid, cover};
 
 }  // namespace pycurate::selection
