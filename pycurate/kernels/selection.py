@@ -79,9 +79,7 @@ class Candidates(Protocol):
     @property
     def count(self) -> int: ...
 
-    def gains(
-        self, rows: RowState, allowed: Allowed = None, threads: int = 0
-    ) -> NDArray[np.float64]:
+    def gains(self, rows: RowState, allowed: Allowed = None, threads: int = 0) -> NDArray[np.float64]:
         """(count,) what each would add to the objective now; -1 where it is not ``allowed``."""
         ...
 
@@ -126,9 +124,7 @@ class SparseCandidates:
         self, rows: RowState, start: NDArray[np.float64], k: int, names: Names = None, progress: Progress = None
     ) -> Greedy:
         """As `Candidates` has it."""
-        return Greedy(
-            *self.columns.greedy(rows.covered, rows.representative, rows.weights, start, names, k, progress)
-        )
+        return Greedy(*self.columns.greedy(rows.covered, rows.representative, rows.weights, start, names, k, progress))
 
     def cover(self, chosen: NDArray[np.uint32], rows: RowState, names: Names = None) -> None:
         """As `Candidates` has it."""

@@ -84,7 +84,7 @@ def facility_location(
     graph_or_rows: KnnGraph | NDArray[Any],
     k: int,
     *,
-    neighbors: int = 32,
+    neighbors: int = 16,
     metric: FacilityMetric = "cosine",
     weights: NDArray[Any] | None = None,
     candidates: NDArray[Any] | None = None,
@@ -133,9 +133,9 @@ def facility_location(
         Of a partition: a part of m of the n rows proposes ``ceil(oversample * k * m / n)`` rows; infinite: k, if it
         has so many.
     bound_steps
-        How ``upper_bound`` is found. 0: from what the greedy algorithm knows anyway, the loosest. 1: from the gains that
-        all candidates have in the end. More: that many subgradient steps towards the bound of the Lagrangian dual, each
-        one pass over the similarities.
+        How ``upper_bound`` is found. 0: from what the greedy algorithm knows anyway, the loosest. 1: from the gains
+        that all candidates have in the end. More: that many subgradient steps towards the bound of the Lagrangian
+        dual, each one pass over the similarities.
     threads
         Threads to use; every processor this process may run on by default. The result does not depend on it.
     dtype
@@ -165,9 +165,9 @@ def facility_location(
     References
     ----------
     Nemhauser, Wolsey, Fisher: An analysis of approximations for maximizing submodular set functions (1978). Minoux:
-    Accelerated greedy algorithms for maximizing submodular set functions (1978). Cornuejols, Fisher, Nemhauser: Location
-    of bank accounts to optimize float (1977), for the dual. Mirzasoleiman et al.: Distributed submodular maximization
-    (2013).
+    Accelerated greedy algorithms for maximizing submodular set functions (1978). Cornuejols, Fisher, Nemhauser:
+    Location of bank accounts to optimize float (1977), for the dual. Mirzasoleiman et al.: Distributed submodular
+    maximization (2013).
     """
     _check_numbers(k, oversample, bound_steps)
     require_option("metric", metric, FacilityMetric)
@@ -284,9 +284,7 @@ def _on_parts(
             f"for which they propose {len(proposed):,}; raise it, or allow more candidates"
         )
     sparse: Candidates = edges.sparse(proposed)
-    found = sparse.greedy(
-        state, sparse.gains(state, None, threads), problem.k, proposed.astype(np.uint32), progress
-    )
+    found = sparse.greedy(state, sparse.gains(state, None, threads), problem.k, proposed.astype(np.uint32), progress)
     picked = proposed[found.candidates]
     del sparse
 
@@ -392,7 +390,12 @@ def _check_numbers(k: int, oversample: float, bound_steps: int) -> None:
 
 
 def _matrix_of(given: Any, partition: Any, self_similarity: Any) -> NDArray[np.float32]:
-    if not isinstance(given, np.ndarray) or given.dtype != np.float32 or given.ndim != 2 or not given.flags.c_contiguous:
+    if (
+        not isinstance(given, np.ndarray)
+        or given.dtype != np.float32
+        or given.ndim != 2
+        or not given.flags.c_contiguous
+    ):
         came = f"{given.ndim}-D {given.dtype}" if isinstance(given, np.ndarray) else type(given).__name__
         raise InputError(
             f"graph_or_rows: expected a matrix (candidates, rows) of float32 in C order for metric='precomputed', got "
@@ -403,7 +406,8 @@ def _matrix_of(given: Any, partition: Any, self_similarity: Any) -> NDArray[np.f
         raise InputError(f"{name}: expected None with metric='precomputed'; it is of graphs")
     if len(given) > given.shape[1]:
         raise InputError(
-            f"graph_or_rows: expected at most as many candidates as rows, the first of which they are, got {given.shape}"
+            f"graph_or_rows: expected at most as many candidates as rows, the first of which they are, got "
+            f"{given.shape}"
         )
     return given
 

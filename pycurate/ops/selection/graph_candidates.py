@@ -86,8 +86,8 @@ class GraphCandidates:
         lowest = float(similarities.min(initial=0))
         if lowest < 0 and self.negative == "error":
             raise InputError(
-                f"graph: expected weights of at least 0, got {lowest:.6g}: facility location adds similarities up. Pass "
-                "negative='zero' to count negative ones as none, or shift them on purpose"
+                f"graph: expected weights of at least 0, got {lowest:.6g}: facility location adds similarities up. "
+                "Pass negative='zero' to count negative ones as none, or shift them on purpose"
             )
         return np.maximum(similarities, np.float32(0)) if lowest < 0 else similarities
 
