@@ -162,7 +162,7 @@ std::size_t greedy(const Candidates& all, const Rows& rows, double* gains, const
     for (std::size_t c = 0; c < all.count; ++c)
         if (gains[c] >= 0) heap.push_back({gains[c], static_cast<std::uint32_t>(c), 0});
     std::make_heap(heap.begin(), heap.end(), less);
-    auto last_poll = std::chrono::steady_clock::now();
+    auto last_poll = std::chrono::steady_clock::now() - poll_interval;
     std::uint32_t made = 0;
     while (made < k && !heap.empty()) {
         Bound& top = heap[0];

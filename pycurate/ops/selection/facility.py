@@ -451,12 +451,12 @@ def _self_similarities(graph: KnnGraph, given: Any) -> float | NDArray[np.float3
                 "only for cosine it is 1"
             )
         return 1.0
-    own = np.ascontiguousarray(given, np.float32)
+    own = np.asarray(given, np.float32)
     if own.ndim and own.shape != (len(graph),):
         raise InputError(f"self_similarity: expected a number or shape ({len(graph)},), got {own.shape}")
     if not (np.isfinite(own) & (own >= 0)).all():
         raise InputError("self_similarity: expected finite numbers of at least 0, got one that is not")
-    return own if own.ndim else float(own)
+    return np.ascontiguousarray(own) if own.ndim else float(own)
 
 
 def _labels_of(partition: Any, n: int) -> NDArray[np.int64]:

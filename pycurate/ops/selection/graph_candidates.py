@@ -99,7 +99,7 @@ def _parts(
     total = len(indptr) - 1 if rows is None else len(rows)
     first = 0
     while first < total:
-        last = min(total, first + EDGES_AT_ONCE // 16)  # few enough rows to look at, whatever they have
+        last = min(total, first + EDGES_AT_ONCE // 16 + 1)  # few enough rows to look at, whatever they have
         some = np.arange(first, last) if rows is None else rows[first:last]
         starts = indptr[some]
         degrees = indptr[some + 1] - starts

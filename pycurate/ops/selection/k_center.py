@@ -126,8 +126,8 @@ def k_center(
     given = _selected_rows(selected, state)
     if k > state.judged_rows - len(given):
         raise InputError(
-            f"k: expected at most the {state.judged_rows - len(given):,} rows of {state.n:,} that can be judged and are "
-            f"no centre yet, got {k:,}; lower k"
+            f"k: expected at most the {state.judged_rows - len(given):,} of {state.n:,} rows that can be judged and "
+            f"are no centre yet, got {k:,}; lower k"
         )
     for row in given.tolist():
         state.take(row)
