@@ -1,0 +1,211 @@
+"""``class_balance``: keep as many rows of each class, or as equally many as a budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from pycurate.errors import RecipeError
+from pycurate.ops.dedup.priority import priority_keys
+from pycurate.ops.selection.balance import water_filling
+from pycurate.ops.selection.bounds import missing
+from pycurate.ops.selection.imbalance import imbalance_of
+from pycurate.ops.selection.uid_draws import uid_keys
+from pycurate.pipeline.pool_rows import new_array, scatter, shard_starts
+from pycurate.pipeline.record_sort import RecordSort
+from pycurate.pipeline.step import Artefact, FitView, Needs
+from pycurate.steps.base import DecidingStep, codes_of, numeric
+from pycurate.types import Rule, ScoreArray, UidArray, Verdict
+
+_RECORD_BYTES = 40  # class, key, uid, row
+
+
+class ClassBalance(DecidingStep):
+    """Of each class keep at most so many rows, those of highest score or drawn by uid.
+
+    Which rows that are is settled out of core, exactly, in one sort of the rows of the classes above their cap.
+
+    Attributes
+    ----------
+    label
+        An integer score of an earlier step or integer column of the pool, such as a cluster. Rows without one (negative
+        or missing) cannot be judged.
+    cap
+        The most rows of a class. One of ``cap`` and ``total``.
+    total
+        Rows to keep in all: every class keeps the same number, or all it has (``water_filling``).
+    floor
+        With ``total``: rows that a class keeps at least, if it has so many.
+    score_name
+        Key ``score``: the rows of highest score stay, ties to the lower uid; rows without a score cannot be judged. By
+        default rows are drawn: those whose hash of uid and ``seed`` is lowest.
+    seed
+        Of the draw.
+    of
+        ``survivors`` (default): rows that an earlier step dropped do not count. ``pool``: they do.
+    """
+
+    kind: ClassVar[str] = "class_balance"
+    fits: ClassVar[bool] = True
+    artefact_row_bytes: ClassVar[int] = 1
+    scratch_row_bytes: ClassVar[int] = _RECORD_BYTES + 1
+
+    label: str
+    cap: int | None = Field(default=None, ge=1)
+    total: int | None = Field(default=None, ge=1)
+    floor: int = Field(default=0, ge=0)
+    score_name: str | None = Field(default=None, alias="score")
+    seed: int = 0
+    of: Literal["pool", "survivors"] = "survivors"
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if (self.cap is None) == (self.total is None):
+            raise ValueError("expected one of cap and total")
+        if self.floor and self.total is None:
+            raise ValueError("floor goes with total; a cap keeps that many of every class that has them")
+        return self
+
+    @property
+    def fits_survivors(self) -> bool:  # type: ignore[override]  # the protocol allows a property
+        return self.of == "survivors"
+
+    def references(self) -> tuple[str, ...]:
+        return (self.label,) if self.score_name is None else (self.label, self.score_name)
+
+    def decide_needs(self) -> Needs:
+        needs = self.needs_of(*self.references())
+        return Needs(columns=needs.columns, scores=needs.scores, uids=True)
+
+    def fit_parameters(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("label", "cap", "total", "floor", "score_name", "seed", "of")}
+
+    def fit(self, view: FitView) -> Artefact:
+        """``dropped`` (rows of the pool,) uint8 and where each shard begins in it; classes, rows and what is kept."""
+        names, counts = self._counted(view)
+        if self.total is None:
+            assert self.cap is not None
+            cap, quotas = self.cap, np.minimum(counts, self.cap)
+        else:
+            filled = water_filling(counts, self.total, floors=self.floor)
+            cap, quotas = filled.cap, filled.quotas
+        starts, rows = shard_starts(view)
+        dropped = new_array(view.scratch / "dropped.bin", np.uint8, (rows,))
+        self._drop(view, starts, names, counts, quotas, dropped)
+        facts: dict[str, Any] = {
+            "classes": len(names),
+            "rows": int(counts.sum()),
+            "kept": int(quotas.sum()),
+            "cap": cap,
+        }
+        if len(names):
+            before, after = imbalance_of(counts, names), imbalance_of(quotas, names) if quotas.any() else None
+            facts["effective"] = [before.effective_classes, 0.0 if after is None else after.effective_classes]
+        return {**facts, "above": int((counts > quotas).sum()), "dropped": dropped, "starts": starts}
+
+    def _counted(self, view: FitView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The classes, rising, and how many rows of each compete."""
+
+        def count(shard: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            labels = self._labels(view.column(shard, self.label))
+            return np.unique(labels[self._competing(view, shard, labels)], return_counts=True)
+
+        names, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+        for some, found in view.map(count):
+            both = np.concatenate([names, some])
+            names, place = np.unique(both, return_inverse=True)
+            added = np.zeros(len(names), np.int64)
+            np.add.at(added, place, np.concatenate([counts, found]))
+            counts = added
+        return names, counts
+
+    def _competing(self, view: FitView, shard: str, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+        there = labels >= 0
+        if self.score_name is not None:
+            there &= ~missing(numeric(self.score_name, view.column(shard, self.score_name)))
+        return there & view.survivors(shard) if self.of == "survivors" else there
+
+    def _drop(
+        self,
+        view: FitView,
+        starts: Mapping[str, int],
+        names: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        quotas: NDArray[np.int64],
+        dropped: NDArray[np.uint8],
+    ) -> None:
+        """Mark the rows beyond each class's quota."""
+        above = counts > quotas
+        if not above.any():
+            return
+        with RecordSort(view.scratch / "classes.records", columns=5, key_columns=5) as records:
+
+            def append(shard: str) -> None:
+                labels = self._labels(view.column(shard, self.label))
+                rows = np.flatnonzero(self._competing(view, shard, labels))
+                classes = np.searchsorted(names, labels[rows])
+                rows, classes = rows[above[classes]], classes[above[classes]]
+                uids = view.uids(shard)[rows]
+                if self.score_name is None:
+                    keys = uid_keys(uids, self.seed)
+                else:
+                    keys = priority_keys(view.column(shard, self.score_name)[rows], "highest")
+                records.append(np.stack([classes.astype(np.uint64), keys, uids["f0"], uids["f1"],
+                                         (starts[shard] + rows).astype(np.uint64)], axis=1))  # fmt: skip
+
+            for _ in view.map(append):
+                pass
+            before = np.zeros(len(names), np.int64)  # rows of each class in earlier parts
+            for part in records.ranges(view.memory_bytes):
+                classes = part[:, 0].astype(np.int64)
+                edges = [0, *(np.flatnonzero(np.diff(classes)) + 1).tolist(), len(classes)]
+                beyond = []
+                for first, last in pairwise(edges):
+                    group = classes[first]
+                    beyond.append(slice(first + max(0, min(last - first, int(quotas[group] - before[group]))), last))
+                    before[group] += last - first
+                rows = np.concatenate([part[piece, 4] for piece in beyond]).astype(np.int64)
+                scatter(dropped, rows, 1, view.memory_bytes)
+
+    def _labels(self, values: ScoreArray) -> NDArray[np.int64]:
+        """(n,) int64, negative where a row has none."""
+        numbers = numeric(self.label, values)
+        if numbers.dtype.kind != "f":
+            return numbers.astype(np.int64)
+        there = ~np.isnan(numbers)
+        whole = np.where(there, numbers, -1).astype(np.float64)
+        if not (np.isfinite(whole) & (whole == np.floor(whole)) & (np.abs(whole) < 2.0**53)).all():
+            raise RecipeError(
+                f"{self.title}: label {self.label!r}: expected whole numbers, got {numbers.dtype} with others"
+            )
+        return whole.astype(np.int64)
+
+    def rules(self, artefact: Artefact) -> list[Rule]:
+        by = "drawn by uid" if self.score_name is None else f"highest {self.score_name}"
+        budget = f"at most {artefact['cap']:,} rows of each {self.label}"
+        if self.total is not None:
+            budget += f", {artefact['kept']:,} in all"
+        what = f"{budget} ({by}); {artefact['above']:,} of {artefact['classes']:,} classes have more"
+        if "effective" in artefact:
+            before, after = artefact["effective"]
+            what += f"; effective classes {before:.4g}, then {after:.4g}"
+        lacking = f"{self.label} is negative or missing"
+        if self.score_name is not None:
+            lacking += f", or {self.score_name} is missing"
+        return [Rule(self.title, what), self.unjudged_rule(lacking)]
+
+    def decide(
+        self, shard: str, columns: Mapping[str, ScoreArray], uids: UidArray | None, artefact: Artefact
+    ) -> Verdict:
+        labels = self._labels(columns[self.label])
+        unjudged = labels < 0
+        if self.score_name is not None:
+            unjudged |= missing(columns[self.score_name])
+        start = artefact["starts"][shard]
+        dropped = np.asarray(artefact["dropped"][start : start + len(labels)]) != 0
+        return Verdict(codes_of(dropped, unjudged), np.where(labels < 0, np.nan, labels.astype(np.float64)))
