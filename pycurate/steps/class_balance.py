@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,10 @@ from pycurate.pipeline.step import Artefact, FitView, Needs
 from pycurate.steps.base import DecidingStep, codes_of, numeric
 from pycurate.types import Rule, ScoreArray, UidArray, Verdict
 
+_Counts: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 _RECORD_BYTES = 40  # class, key, uid, row
+_PART_ROWS = 1 << 16
+"""Rows that are looked at at a time: about 10 MB, of a shard that has up to a million."""
 
 
 class ClassBalance(DecidingStep):
@@ -108,27 +111,38 @@ class ClassBalance(DecidingStep):
             facts["effective"] = [before.effective_classes, 0.0 if after is None else after.effective_classes]
         return {**facts, "above": int((counts > quotas).sum()), "dropped": dropped, "starts": starts}
 
-    def _counted(self, view: FitView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _counted(self, view: FitView) -> _Counts:
         """The classes, rising, and how many rows of each compete."""
 
-        def count(shard: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-            labels = self._labels(view.column(shard, self.label))
-            return np.unique(labels[self._competing(view, shard, labels)], return_counts=True)
+        def count(shard: str) -> list[_Counts]:
+            parts = self._competing(view, shard)
+            return [np.unique(labels, return_counts=True) for _, labels in parts]
 
         names, counts = np.empty(0, np.int64), np.empty(0, np.int64)
-        for some, found in view.map(count):
-            both = np.concatenate([names, some])
+        for found in view.map(count):
+            both = np.concatenate([names, *(some for some, _ in found)])
             names, place = np.unique(both, return_inverse=True)
             added = np.zeros(len(names), np.int64)
-            np.add.at(added, place, np.concatenate([counts, found]))
+            np.add.at(added, place, np.concatenate([counts, *(some for _, some in found)]))
             counts = added
         return names, counts
 
-    def _competing(self, view: FitView, shard: str, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        there = labels >= 0
-        if self.score_name is not None:
-            there &= ~missing(numeric(self.score_name, view.column(shard, self.score_name)))
-        return there & view.survivors(shard) if self.of == "survivors" else there
+    def _competing(self, view: FitView, shard: str) -> Iterator[_Counts]:
+        """Rows of a shard that compete, rising, and their labels, in parts."""
+        labels = view.column(shard, self.label)
+        scores = None if self.score_name is None else view.column(shard, self.score_name)
+        alive = view.survivors(shard) if self.of == "survivors" else None
+        for start in range(0, len(labels), _PART_ROWS):
+            part = slice(start, start + _PART_ROWS)
+            some = self._labels(labels[part])
+            there = some >= 0
+            if scores is not None:
+                assert self.score_name is not None
+                there &= ~missing(numeric(self.score_name, scores[part]))
+            if alive is not None:
+                there &= alive[part]
+            rows = np.flatnonzero(there)
+            yield start + rows, some[rows]
 
     def _drop(
         self,
@@ -146,17 +160,15 @@ class ClassBalance(DecidingStep):
         with RecordSort(view.scratch / "classes.records", columns=5, key_columns=5) as records:
 
             def append(shard: str) -> None:
-                labels = self._labels(view.column(shard, self.label))
-                rows = np.flatnonzero(self._competing(view, shard, labels))
-                classes = np.searchsorted(names, labels[rows])
-                rows, classes = rows[above[classes]], classes[above[classes]]
-                uids = view.uids(shard)[rows]
-                if self.score_name is None:
-                    keys = uid_keys(uids, self.seed)
-                else:
-                    keys = priority_keys(view.column(shard, self.score_name)[rows], "highest")
-                records.append(np.stack([classes.astype(np.uint64), keys, uids["f0"], uids["f1"],
-                                         (starts[shard] + rows).astype(np.uint64)], axis=1))  # fmt: skip
+                uids = view.uids(shard)
+                for rows, labels in self._competing(view, shard):
+                    classes = np.searchsorted(names, labels)
+                    rows, classes = rows[above[classes]], classes[above[classes]]
+                    some = uids[rows]
+                    record = np.empty((len(rows), 5), np.uint64)
+                    record[:, 0], record[:, 1] = classes, self._keys(view, shard, rows, some)
+                    record[:, 2], record[:, 3], record[:, 4] = some["f0"], some["f1"], starts[shard] + rows
+                    records.append(record)
 
             for _ in view.map(append):
                 pass
@@ -171,6 +183,12 @@ class ClassBalance(DecidingStep):
                     before[group] += last - first
                 rows = np.concatenate([part[piece, 4] for piece in beyond]).astype(np.int64)
                 scatter(dropped, rows, 1, view.memory_bytes)
+
+    def _keys(self, view: FitView, shard: str, rows: NDArray[np.int64], uids: UidArray) -> NDArray[np.uint64]:
+        """Lower for rows that stay before others of their class."""
+        if self.score_name is None:
+            return uid_keys(uids, self.seed)
+        return priority_keys(view.column(shard, self.score_name)[rows], "highest")
 
     def _labels(self, values: ScoreArray) -> NDArray[np.int64]:
         """(n,) int64, negative where a row has none."""
