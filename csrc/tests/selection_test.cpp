@@ -71,7 +71,7 @@ void sparse_candidates() {
     const auto similarities = exact_buffer<float>(n), own = exact_buffer<float>(n);
     for (std::uint32_t i = 0; i < n; ++i) {
         ends[i] = i + 1;
-        columns[i] = (i + 1) % n;
+        columns[i] = i + 1 < n ? i + 1 : 0;
         selves[i] = i;
         similarities[i] = 0.5f;
         own[i] = 1;

@@ -236,7 +236,7 @@ def _on_matrix(
     allowed = np.zeros(dense.count, np.bool_)
     allowed[problem.candidates] = True
     dense.cover(problem.selected.astype(np.uint32), state)
-    before = state.covered.copy()
+    before, begun = state.covered.copy(), state.objective
     gains = dense.gains(state, allowed, threads)
     found = dense.greedy(state, gains, problem.k, None, progress)
 
@@ -244,6 +244,7 @@ def _on_matrix(
         return dense.gains(prices, allowed, threads)
 
     bound = _upper_bound(gains, at, dense.count_better, before, state, problem.k, steps)
+    bound = min(bound, guaranteed_bound(begun, state.objective, problem.k))
     picked = found.candidates.astype(np.int64)
     return problem.result(state, picked, found.gains, bound, len(problem.candidates), found.evaluations)
 
@@ -252,7 +253,7 @@ def _on_graph(
     edges: GraphCandidates, problem: _Problem, steps: int, threads: int, progress: Progress
 ) -> FacilityLocation:
     state = _started(edges, problem)
-    before = state.covered.copy()
+    before, begun = state.covered.copy(), state.objective
     names = problem.candidates.astype(np.uint32)
     sparse = edges.sparse(problem.candidates)
     gains = sparse.gains(state, None, threads)
@@ -262,6 +263,7 @@ def _on_graph(
         return sparse.gains(prices, None, threads)
 
     bound = _upper_bound(gains, at, sparse.count_better, before, state, problem.k, steps)
+    bound = min(bound, guaranteed_bound(begun, state.objective, problem.k))
     picked = problem.candidates[found.candidates]
     return problem.result(state, picked, found.gains, bound, len(names), found.evaluations)
 
@@ -337,6 +339,14 @@ def _proposals(
 def k_share(k: int, rows: int, n: int, oversample: float) -> int:
     """How many rows a part of ``rows`` of n rows proposes."""
     return k if math.isinf(oversample) else min(k, math.ceil(oversample * k * rows / n))
+
+
+def guaranteed_bound(begun: float, reached: float, k: int) -> float:
+    """What k candidates can reach at most where greedy picks went from ``begun`` to ``reached``.
+
+    They make up at least 1 - (1 - 1/k)^k of the largest possible rise (Nemhauser, Wolsey and Fisher 1978).
+    """
+    return begun + (reached - begun) / (1 - (1 - 1 / k) ** k)
 
 
 def _upper_bound(
