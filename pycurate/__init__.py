@@ -17,10 +17,14 @@ _HOME = {
     "Recipe": "pycurate.recipes",
     "Subset": "pycurate.io.subset",
     "assign": "pycurate.index.kmeans",
+    "balance_labels": "pycurate.api.balance_labels",
     "build_index": "pycurate.index.build",
     "build_pack": "pycurate.api.pack",
+    "class_caps": "pycurate.ops.selection.balance",
+    "class_imbalance": "pycurate.ops.selection.imbalance",
     "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
+    "coreset": "pycurate.api.coreset",
     "count_above": "pycurate.kernels.fused_similarity",
     "decontaminate": "pycurate.api.decontaminate",
     "dedup": "pycurate.api.dedup",
@@ -28,11 +32,13 @@ _HOME = {
     "dedup_curve": "pycurate.api.dedup_curve",
     "doctor": "pycurate.api.doctor",
     "exact_duplicates": "pycurate.ops.dedup.exact",
+    "facility_location": "pycurate.ops.selection.facility",
     "indexed_join": "pycurate.api.clustered",
     "hamming_components": "pycurate.kernels.hamming",
     "hamming_linkage": "pycurate.kernels.hamming",
     "hamming_nearest_earlier": "pycurate.kernels.hamming",
     "hamming_pairs": "pycurate.kernels.hamming",
+    "k_center": "pycurate.ops.selection.k_center",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "log_sum_exp": "pycurate.kernels.fused_similarity",
@@ -50,10 +56,12 @@ _HOME = {
     "perceptual_hashes": "pycurate.ops.dedup.perceptual",
     "plan": "pycurate.api.plan",
     "recall_certificate": "pycurate.index.certificate",
+    "repeat_rows": "pycurate.ops.selection.resampling",
     "run": "pycurate.api.run",
     "similarity_join": "pycurate.api.similarity",
     "spanning_forest_above": "pycurate.kernels.spanning_forest",
     "unjudged_rows": "pycurate.kernels.fused_similarity",
+    "water_filling": "pycurate.ops.selection.balance",
 }
 __all__ = [
     "Clustering",
@@ -63,10 +71,14 @@ __all__ = [
     "Subset",
     "__version__",
     "assign",
+    "balance_labels",
     "build_index",
     "build_pack",
+    "class_caps",
+    "class_imbalance",
     "clustered_join",
     "components_above",
+    "coreset",
     "count_above",
     "decontaminate",
     "dedup",
@@ -74,11 +86,13 @@ __all__ = [
     "dedup_curve",
     "doctor",
     "exact_duplicates",
+    "facility_location",
     "hamming_components",
     "hamming_linkage",
     "hamming_nearest_earlier",
     "hamming_pairs",
     "indexed_join",
+    "k_center",
     "kmeans",
     "knn_graph",
     "log_sum_exp",
@@ -96,14 +110,18 @@ __all__ = [
     "perceptual_hashes",
     "plan",
     "recall_certificate",
+    "repeat_rows",
     "run",
     "similarity_join",
     "spanning_forest_above",
     "unjudged_rows",
+    "water_filling",
 ]
 
 if TYPE_CHECKING:
+    from pycurate.api.balance_labels import balance_labels
     from pycurate.api.clustered import clustered_join, indexed_join
+    from pycurate.api.coreset import coreset
     from pycurate.api.decontaminate import decontaminate
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_append import dedup_append
@@ -148,6 +166,11 @@ if TYPE_CHECKING:
         minhash_signatures,
     )
     from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
+    from pycurate.ops.selection.balance import class_caps, water_filling
+    from pycurate.ops.selection.facility import facility_location
+    from pycurate.ops.selection.imbalance import class_imbalance
+    from pycurate.ops.selection.k_center import k_center
+    from pycurate.ops.selection.resampling import repeat_rows
     from pycurate.recipes import Recipe
 
 
