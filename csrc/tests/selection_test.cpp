@@ -34,8 +34,8 @@ void dense_candidates() {
             check(gain == scalar.gain(similarities.get(), covered.get(), given, n, &expected_better),
                   "gain, " + size);
             check(better == expected_better, "rows that gain, " + size);
-            const auto rows = exact_buffer<std::uint32_t>(better + 16);
-            const auto collected = exact_buffer<float>(better + 16);
+            const auto rows = exact_buffer<std::uint32_t>(better);
+            const auto collected = exact_buffer<float>(better);
             kernels.collect(similarities.get(), covered.get(), n, rows.get(), collected.get());
             std::size_t at = 0;
             for (std::size_t i = 0; i < n; ++i)

@@ -12,7 +12,7 @@ struct Kernels {
     /// than covered.
     double (*gain)(const float* similarities, const float* covered, const double* weights, std::size_t n,
                    std::size_t* better) noexcept;
-    /// Those rows, rising, and their similarities, into buffers that have room for 16 more than there are.
+    /// Those rows, rising, and their similarities, into buffers of that size.
     void (*collect)(const float* similarities, const float* covered, std::size_t n, std::uint32_t* rows,
                     float* collected) noexcept;
     /// Whether each is finite and, unless `negative`, at least 0.
@@ -21,7 +21,7 @@ struct Kernels {
     void (*cover)(const float* similarities, std::uint32_t name, float* covered,
                   std::uint32_t* representative, std::size_t n) noexcept;
 };
-extern const Kernels scalar, avx2, avx512;
+extern const Kernels scalar, avx2;
 const Kernels& active_kernels() noexcept;
 
 }  // namespace pycurate::selection

@@ -53,7 +53,7 @@ class SparseGains {
 class DenseGains {
   public:
     DenseGains(const DenseCandidates& all, const Rows& rows)
-        : all_(all), rows_(rows), left_(all.count), numbers_(rows.n / few + 16), found_(rows.n / few + 16) {}
+        : all_(all), rows_(rows), left_(all.count), numbers_(rows.n / few), found_(rows.n / few) {}
 
     double operator()(std::size_t candidate) {
         if (left_[candidate].collected) return of_left(left_[candidate].entries);
