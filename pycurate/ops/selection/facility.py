@@ -5,6 +5,15 @@ submodular, so that picking the candidate of largest gain k times reaches at lea
 candidates can have (Nemhauser, Wolsey and Fisher 1978). Gains only shrink, so that one computed earlier is a bound, and
 most need not be computed anew (lazy greedy: Minoux 1978). A partitioned pool lets each part propose candidates, among
 which the same algorithm then picks (GreeDi: Mirzasoleiman et al. 2013).
+
+Similarities are float32, gains float64 sums in one fixed order of terms that never rise, so that a bound holds to the
+last bit and picks are the same for any number of threads, instruction set and cut into blocks. A graph takes 8 bytes an
+edge in memory beside it, a matrix up to a quarter of its own size.
+
+Nemhauser, Wolsey, Fisher: An analysis of approximations for maximizing submodular set functions (1978). Minoux:
+Accelerated greedy algorithms for maximizing submodular set functions (1978). Cornuejols, Fisher, Nemhauser: Location of
+bank accounts to optimize float (1977), for the dual. Leskovec et al.: Cost-effective outbreak detection in networks
+(2007), for the bound. Mirzasoleiman et al.: Distributed submodular maximization (2013).
 """
 
 from __future__ import annotations
@@ -98,16 +107,14 @@ def facility_location(
     dtype: Literal["bfloat16"] | None = None,
     progress: Progress = None,
 ) -> FacilityLocation:
-    """The k rows that represent all rows best, by the greedy algorithm.
+    """The k rows that represent all rows best, by the greedy algorithm; ties to the lower row.
 
     Parameters
     ----------
     graph_or_rows
-        A graph: row i may be represented by each of its neighbours; symmetrise it first so that edges found from
-        either end count. Or rows (n, d) as `pycurate.knn_graph` takes them, of which the exact graph of ``neighbors``
-        is made, symmetrised. Or with ``metric="precomputed"`` a matrix (c, n) float32 in C order: similarities of
-        candidate j (a row of the matrix) with every row, of which nothing is left out; the candidates are then also
-        the first c rows.
+        A graph, best symmetrised: row i may be represented by each of its neighbours and itself. Or rows (n, d) as
+        `pycurate.knn_graph` takes them, of which the exact graph is made, symmetrised. Or for ``"precomputed"`` a
+        matrix (c, n) float32 in C order: similarities of candidate j, which is row j, with every row.
     k
         Rows to choose beside those ``selected``; at most the candidates there are.
     neighbors
@@ -122,74 +129,52 @@ def facility_location(
         Rows that are chosen already. They represent others and are not chosen again.
     self_similarity
         Of a row with itself: a number of at least 0 or (n,) of them. By default 1 for cosine; other graphs need it.
-        Loops of a graph are ignored. Not for ``"precomputed"``, which has it.
+        Loops of a graph are ignored. A matrix has its own.
     negative
         ``"error"``: a negative similarity is refused. ``"zero"``: it counts as 0.
     partition
-        (n,) a part for each row, such as its cluster or its list of an index. Each part chooses among its own rows for
-        its own rows; the k rows are then picked for all rows among what the parts chose. Holds the edges of one part,
-        and then those towards proposed rows, instead of all edges.
+        (n,) a part for each row of a graph, such as its cluster or its list of an index. Each part proposes rows for
+        its own rows; the k rows are then picked for all rows among those proposed. Holds the edges of one part, and
+        then those towards proposed rows, instead of all.
     oversample
-        Of a partition: a part of m of the n rows proposes ``ceil(oversample * k * m / n)`` rows; infinite: k, if it
-        has so many.
+        A part of m of the n rows proposes ``ceil(oversample * k * m / n)`` rows; infinite: k, if it has so many.
     bound_steps
-        How ``upper_bound`` is found. 0: from what the greedy algorithm knows anyway, the loosest. 1: from the gains
-        that all candidates have in the end. More: that many subgradient steps towards the bound of the Lagrangian
-        dual, each one pass over the similarities.
+        How ``upper_bound`` is found. 0: from what the picks left, the loosest. 1: from the gains of all candidates in
+        the end. More: subgradient steps towards the Lagrangian dual, each one pass over the similarities.
     threads
-        Threads to use; every processor this process may run on by default. The result does not depend on it.
+        Threads to use; by default every processor this process may run on. The result does not depend on it.
     dtype
         ``"bfloat16"`` to read rows of uint16 as bfloat16 bits.
     progress
         Called with the share of the rows picked.
 
-    Returns
-    -------
-    FacilityLocation
-
     Raises
     ------
     InputError
         k is larger than the candidates that are left, or a number is negative, NaN or out of range; says which.
-    TypeError
-        ``graph_or_rows`` is of another kind.
-    KeyboardInterrupt
-        Ctrl-C, within a second.
-
-    Notes
-    -----
-    Similarities and row weights are float32 and float64; a gain is a float64 sum in one fixed order, so that picks are
-    the same for any number of threads, instruction set and cut into blocks. Ties go to the lower row. A graph takes
-    8 bytes an edge in memory beside it, a matrix nothing.
-
-    References
-    ----------
-    Nemhauser, Wolsey, Fisher: An analysis of approximations for maximizing submodular set functions (1978). Minoux:
-    Accelerated greedy algorithms for maximizing submodular set functions (1978). Cornuejols, Fisher, Nemhauser:
-    Location of bank accounts to optimize float (1977), for the dual. Mirzasoleiman et al.: Distributed submodular
-    maximization (2013).
+    TypeError, KeyboardInterrupt
+        ``graph_or_rows`` is of another kind; Ctrl-C, within a second.
     """
     _check_numbers(k, oversample, bound_steps)
     require_option("metric", metric, FacilityMetric)
     require_option("negative", negative, Negative)
-    count = thread_count_of(threads)
+    how = _How(oversample, bound_steps, thread_count_of(threads), progress)
     if metric == "precomputed":
         matrix = _matrix_of(graph_or_rows, partition, self_similarity)
         problem = _Problem.of(matrix.shape[1], matrix.shape[0], k, weights, candidates, selected, np.empty(0, np.int64))
-        return _on_matrix(DenseCandidates(matrix, negative == "zero"), problem, bound_steps, count, progress)
-    graph = graph_or_rows
-    if not isinstance(graph, KnnGraph):
-        check_count("neighbors", neighbors)
-        graph = knn_graph(graph, neighbors, metric=metric, threads=threads, dtype=dtype).symmetrize()
-    if len(graph) >= int(NOBODY):
-        raise InputError(f"graph: expected fewer than 2^32 - 1 rows, got {len(graph):,}; cut it into several")
+        return _on_matrix(DenseCandidates(matrix, negative == "zero"), problem, how)
+    graph = _graph_of(graph_or_rows, neighbors, metric, threads, dtype)
     problem = _Problem.of(len(graph), len(graph), k, weights, candidates, selected, graph.unjudged)
-    own = _self_similarities(graph, self_similarity)
-    edges = GraphCandidates(graph, problem.candidates, own, negative)
-    if partition is None:
-        return _on_graph(edges, problem, bound_steps, count, progress)
-    labels = _labels_of(partition, len(graph))
-    return _on_parts(edges, problem, labels, oversample, bound_steps, count, progress)
+    edges = GraphCandidates(graph, problem.candidates, _self_similarities(graph, self_similarity), negative)
+    return _on_graph(edges, problem, how) if partition is None else _on_parts(edges, problem, partition, how)
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    oversample: float
+    steps: int
+    threads: int
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -229,64 +214,55 @@ class _Problem:
         )  # fmt: skip
 
 
-def _on_matrix(
-    dense: DenseCandidates, problem: _Problem, steps: int, threads: int, progress: Progress
-) -> FacilityLocation:
+def _on_matrix(dense: DenseCandidates, problem: _Problem, how: _How) -> FacilityLocation:
     state = RowState.uncovered(problem.n, problem.weights)
     allowed = np.zeros(dense.count, np.bool_)
     allowed[problem.candidates] = True
     dense.cover(problem.selected.astype(np.uint32), state)
     before, begun = state.covered.copy(), state.objective
-    gains = dense.gains(state, allowed, threads)
-    found = dense.greedy(state, gains, problem.k, None, progress)
+    gains = dense.gains(state, allowed, how.threads)
+    found = dense.greedy(state, gains, problem.k, None, how.progress)
 
     def at(prices: RowState) -> NDArray[np.float64]:
-        return dense.gains(prices, allowed, threads)
+        return dense.gains(prices, allowed, how.threads)
 
-    bound = _upper_bound(gains, at, dense.count_better, before, state, problem.k, steps)
+    bound = _upper_bound(gains, at, dense.count_better, before, state, problem.k, how.steps)
     bound = min(bound, guaranteed_bound(begun, state.objective, problem.k))
     picked = found.candidates.astype(np.int64)
     return problem.result(state, picked, found.gains, bound, len(problem.candidates), found.evaluations)
 
 
-def _on_graph(
-    edges: GraphCandidates, problem: _Problem, steps: int, threads: int, progress: Progress
-) -> FacilityLocation:
+def _on_graph(edges: GraphCandidates, problem: _Problem, how: _How) -> FacilityLocation:
     state = _started(edges, problem)
     before, begun = state.covered.copy(), state.objective
     names = problem.candidates.astype(np.uint32)
     sparse = edges.sparse(problem.candidates)
-    gains = sparse.gains(state, None, threads)
-    found = sparse.greedy(state, gains, problem.k, names, progress)
+    gains = sparse.gains(state, None, how.threads)
+    found = sparse.greedy(state, gains, problem.k, names, how.progress)
 
     def at(prices: RowState) -> NDArray[np.float64]:
-        return sparse.gains(prices, None, threads)
+        return sparse.gains(prices, None, how.threads)
 
-    bound = _upper_bound(gains, at, sparse.count_better, before, state, problem.k, steps)
+    bound = _upper_bound(gains, at, sparse.count_better, before, state, problem.k, how.steps)
     bound = min(bound, guaranteed_bound(begun, state.objective, problem.k))
     picked = problem.candidates[found.candidates]
     return problem.result(state, picked, found.gains, bound, len(names), found.evaluations)
 
 
-def _on_parts(
-    edges: GraphCandidates,
-    problem: _Problem,
-    labels: NDArray[np.int64],
-    oversample: float,
-    steps: int,
-    threads: int,
-    progress: Progress,
-) -> FacilityLocation:
+def _on_parts(edges: GraphCandidates, problem: _Problem, partition: Any, how: _How) -> FacilityLocation:
+    labels = _labels_of(partition, problem.n)
     state = _started(edges, problem)
     before = state.covered.copy()
-    proposed = _proposals(edges, problem, labels, state, oversample, threads)
+    proposed = _proposals(edges, problem, labels, state, how.oversample, how.threads)
     if len(proposed) < problem.k:
         raise InputError(
-            f"oversample: expected so much that the parts propose at least k = {problem.k:,} rows, got {oversample:g}, "
-            f"for which they propose {len(proposed):,}; raise it, or allow more candidates"
+            f"oversample: expected so much that the parts propose at least k = {problem.k:,} rows, got "
+            f"{how.oversample:g}, for which they propose {len(proposed):,}; raise it, or allow more candidates"
         )
     sparse: Candidates = edges.sparse(proposed)
-    found = sparse.greedy(state, sparse.gains(state, None, threads), problem.k, proposed.astype(np.uint32), progress)
+    found = sparse.greedy(
+        state, sparse.gains(state, None, how.threads), problem.k, proposed.astype(np.uint32), how.progress
+    )
     picked = proposed[found.candidates]
     del sparse
 
@@ -294,7 +270,7 @@ def _on_parts(
         rising = np.sort(problem.candidates[chosen])
         return edges.sparse(rising).count_better(np.arange(len(rising), dtype=np.uint32), covered)
 
-    bound = _upper_bound(edges.gains(state), edges.gains, better, before, state, problem.k, steps)
+    bound = _upper_bound(edges.gains(state), edges.gains, better, before, state, problem.k, how.steps)
     return problem.result(state, picked, found.gains, bound, len(proposed), found.evaluations)
 
 
@@ -397,6 +373,18 @@ def _check_numbers(k: int, oversample: float, bound_steps: int) -> None:
     check_count("bound_steps", bound_steps, least=0)
     if not oversample > 0:
         raise InputError(f"oversample: expected a number above 0, got {oversample!r}")
+
+
+def _graph_of(
+    given: Any, neighbors: int, metric: Literal["cosine", "inner_product"], threads: int | None, dtype: str | None
+) -> KnnGraph:
+    graph = given
+    if not isinstance(graph, KnnGraph):
+        check_count("neighbors", neighbors)
+        graph = knn_graph(graph, neighbors, metric=metric, threads=threads, dtype=dtype).symmetrize()
+    if len(graph) >= int(NOBODY):
+        raise InputError(f"graph: expected fewer than 2^32 - 1 rows, got {len(graph):,}; cut it into several")
+    return graph
 
 
 def _matrix_of(given: Any, partition: Any, self_similarity: Any) -> NDArray[np.float32]:
