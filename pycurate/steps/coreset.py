@@ -22,10 +22,10 @@ from pycurate.steps.base import DecidingStep
 from pycurate.types import Rule, ScoreArray, UidArray, Verdict
 
 DROPPED, UNJUDGED = np.uint8(1), np.uint8(2)
-_ROW_BYTES = 72
+_ROW_BYTES = 112
 """Beside the graph: places, uids and their order, what each row is covered by."""
-_NEIGHBOR_BYTES = 64
-"""Of a neighbour of a row while the graph is made, symmetrised and turned into columns."""
+_NEIGHBOR_BYTES = 128
+"""Of a neighbour of a row while the graph is made and symmetrised: 121 to 128 measured."""
 
 
 class Coreset(DecidingStep):
