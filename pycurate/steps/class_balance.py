@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pycurate.errors import RecipeError
+from pycurate.ops.dedup.exact import text_keys
 from pycurate.ops.dedup.priority import priority_keys
 from pycurate.ops.selection.balance import water_filling
 from pycurate.ops.selection.bounds import missing
 from pycurate.ops.selection.imbalance import imbalance_of
 from pycurate.ops.selection.uid_draws import uid_keys
+from pycurate.ops.text.row_keys import NO_KEY
 from pycurate.pipeline.pool_rows import new_array, scatter, shard_starts
 from pycurate.pipeline.record_sort import RecordSort
 from pycurate.pipeline.step import Artefact, FitView, Needs
 from pycurate.steps.base import DecidingStep, codes_of, numeric
-from pycurate.types import Rule, ScoreArray, UidArray, Verdict
+from pycurate.types import Block, Rule, ScoreArray, UidArray, Verdict
+
+if TYPE_CHECKING:
+    from pycurate.io.pool import Pool
 
 _Counts: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
+_FIT_KEYS = ("label", "text", "cap", "total", "floor", "score_name", "seed", "of")
 _RECORD_BYTES = 40  # class, key, uid, row
 _PART_ROWS = 1 << 16
 """Rows that are looked at at a time: about 10 MB, of a shard that has up to a million."""
@@ -38,6 +44,9 @@ class ClassBalance(DecidingStep):
     label
         An integer score of an earlier step or integer column of the pool, such as a cluster. Rows without one (negative
         or missing) cannot be judged.
+    text
+        ``label`` is a column of text: equal texts are a class, null and white space none. Makes the score column
+        ``<name>.class``, 63 bits of a hash; two of a million classes are taken for one with a probability of 5e-8.
     cap
         The most rows of a class. One of ``cap`` and ``total``.
     total
@@ -59,6 +68,7 @@ class ClassBalance(DecidingStep):
     scratch_row_bytes: ClassVar[int] = _RECORD_BYTES + 1
 
     label: str
+    text: bool = False
     cap: int | None = Field(default=None, ge=1)
     total: int | None = Field(default=None, ge=1)
     floor: int = Field(default=0, ge=0)
@@ -78,15 +88,44 @@ class ClassBalance(DecidingStep):
     def fits_survivors(self) -> bool:  # type: ignore[override]  # the protocol allows a property
         return self.of == "survivors"
 
+    @property
+    def class_column(self) -> str:
+        """The column of whole numbers that says which class a row is of."""
+        return f"{self.title}.class" if self.text else self.label
+
+    def check_pool(self, pool: Pool) -> None:
+        kind = "" if self.label in self.earlier else pool.columns[pool.stored_name(self.label)]
+        if self.text != (kind in ("string", "large_string", "null")) and kind:
+            hint = "set text: true" if not self.text else "leave text out for numbers"
+            raise RecipeError(f"step {self.title!r}: label {self.label!r} is a column of {kind}; {hint}")
+
     def references(self) -> tuple[str, ...]:
         return (self.label,) if self.score_name is None else (self.label, self.score_name)
 
+    def score_needs(self) -> Needs:
+        return Needs(columns=(self.label,)) if self.text else Needs()
+
+    def produces(self) -> tuple[str, ...]:
+        return (self.class_column,) if self.text else ()
+
+    def score_parameters(self) -> dict[str, Any]:
+        return {"column": self.label} if self.text else {}
+
+    def score(self, block: Block) -> dict[str, ScoreArray]:
+        if not self.text:
+            return {}
+        keys = text_keys(block.columns[self.label], None)
+        none = (keys["f0"] == NO_KEY[0]) & (keys["f1"] == NO_KEY[1])
+        return {self.class_column: np.where(none, -1, (keys["f0"] >> np.uint64(1)).astype(np.int64))}
+
     def decide_needs(self) -> Needs:
-        needs = self.needs_of(*self.references())
-        return Needs(columns=needs.columns, scores=needs.scores, uids=True)
+        numbers = self.references()[1:] if self.text else self.references()
+        needs = self.needs_of(*numbers)
+        made = (self.class_column,) if self.text else ()
+        return Needs(columns=needs.columns, scores=(*needs.scores, *made), uids=True)
 
     def fit_parameters(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("label", "cap", "total", "floor", "score_name", "seed", "of")}
+        return {key: getattr(self, key) for key in _FIT_KEYS}
 
     def fit(self, view: FitView) -> Artefact:
         """``dropped`` (rows of the pool,) uint8 and where each shard begins in it; classes, rows and what is kept."""
@@ -129,7 +168,7 @@ class ClassBalance(DecidingStep):
 
     def _competing(self, view: FitView, shard: str) -> Iterator[_Counts]:
         """Rows of a shard that compete, rising, and their labels, in parts."""
-        labels = view.column(shard, self.label)
+        labels = view.column(shard, self.class_column)
         scores = None if self.score_name is None else view.column(shard, self.score_name)
         alive = view.survivors(shard) if self.of == "survivors" else None
         for start in range(0, len(labels), _PART_ROWS):
@@ -192,7 +231,7 @@ class ClassBalance(DecidingStep):
 
     def _labels(self, values: ScoreArray) -> NDArray[np.int64]:
         """(n,) int64, negative where a row has none."""
-        numbers = numeric(self.label, values)
+        numbers = numeric(self.class_column, values)
         if numbers.dtype.kind != "f":
             return numbers.astype(np.int64)
         there = ~np.isnan(numbers)
@@ -212,7 +251,7 @@ class ClassBalance(DecidingStep):
         if "effective" in artefact:
             before, after = artefact["effective"]
             what += f"; effective classes {before:.4g}, then {after:.4g}"
-        lacking = f"{self.label} is negative or missing"
+        lacking = f"{self.label} is empty or missing" if self.text else f"{self.label} is negative or missing"
         if self.score_name is not None:
             lacking += f", or {self.score_name} is missing"
         return [Rule(self.title, what), self.unjudged_rule(lacking)]
@@ -220,10 +259,11 @@ class ClassBalance(DecidingStep):
     def decide(
         self, shard: str, columns: Mapping[str, ScoreArray], uids: UidArray | None, artefact: Artefact
     ) -> Verdict:
-        labels = self._labels(columns[self.label])
+        labels = self._labels(columns[self.class_column])
         unjudged = labels < 0
         if self.score_name is not None:
             unjudged |= missing(columns[self.score_name])
         start = artefact["starts"][shard]
         dropped = np.asarray(artefact["dropped"][start : start + len(labels)]) != 0
-        return Verdict(codes_of(dropped, unjudged), np.where(labels < 0, np.nan, labels.astype(np.float64)))
+        hidden = np.bool_(self.text) | (labels < 0)  # a hash tells nobody anything
+        return Verdict(codes_of(dropped, unjudged), np.where(hidden, np.nan, labels.astype(np.float64)))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pycurate
 from pycurate.errors import RecipeError
 from pycurate.ops.selection.balance import class_caps, water_filling
 from pycurate.ops.selection.uid_draws import uid_keys
@@ -61,7 +62,7 @@ def test_it_keeps_the_rows_of_its_definition(curate, block, budget: dict[str, in
     expected = np.array(reference.class_caps(labels.tolist(), caps, keys, columns["uids"].tolist()))
     step = ClassBalance(label="label", seed=4, score="s" if by_score else None, **budget)
     for cuts in ([], [1, 250, 599], [300]):
-        for memory_bytes in (64 << 20, 2_000):
+        for memory_bytes in (64 << 20, 20_000):
             shards = shards_of(block, cuts, len(labels), **columns)
             made = curate([step.model_copy()], *shards[::-1], block_rows=100, memory_bytes=memory_bytes)
             np.testing.assert_array_equal(kept(made), expected)
@@ -100,6 +101,51 @@ def test_labels_of_floats_with_missing_ones_are_whole_numbers_or_refused(curate,
         RecipeError, match=r"class_balance: label 'label': expected whole numbers, got float32 with others"
     ):
         curate([ClassBalance(label="label", cap=1)], block(label=np.float32([3, 3.5])))
+
+
+def test_text_is_a_class_by_its_hash(curate, block) -> None:
+    columns = pool()
+    texts = np.array(["dog", "cat", "", "  ", "emu"], object)[columns["label"].clip(-1, 3) + 1]
+    texts[::50] = None
+    names = [text if text and text.strip() else None for text in texts]
+    keys = uid_keys(uids_of(columns["uids"]), 0).tolist()
+    caps = dict.fromkeys(("dog", "cat", "emu"), 5)
+    expected = np.array(reference.class_caps(names, caps, keys, columns["uids"].tolist()))
+    step = ClassBalance(label="name", text=True, cap=5, name="even")
+    shards = shards_of(block, [200], 600, name=texts, uids=columns["uids"])
+    made = curate([step], *shards, block_rows=64)
+    np.testing.assert_array_equal(kept(made), expected)
+    assert expected.sum() == 15
+    assert step.produces() == ("even.class",)
+    assert made.reason["a"][0] == "even.unjudged"
+    assert np.isnan(made.value["a"]).all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"label": "text"}, "step 'class_balance': label 'text' is a column of string; set text: true"),
+        (
+            {"label": "original_width", "text": True},
+            "'original_width' is a column of int64; leave text out for numbers",
+        ),
+    ],
+)
+def test_the_type_of_the_column_is_checked_before_anything_runs(
+    pool_factory, tmp_path, parameters: dict[str, Any], sentence: str
+) -> None:
+    path = pool_factory.datacomp(tmp_path / "pool", 1, 20)
+    recipe = pycurate.Recipe(name="r", steps=[ClassBalance(cap=3, **parameters)])
+    with pytest.raises(RecipeError, match=sentence):
+        pycurate.run(recipe, path, tmp_path / "out")
+
+
+def test_a_run_over_text_and_numbers(pool_factory, tmp_path) -> None:
+    path = pool_factory.datacomp(tmp_path / "pool", 3, 40, text=["cat", "dog", "dog", "emu"] * 30)
+    steps = [ClassBalance(label="text", text=True, total=50, name="words"), ClassBalance(label="original_width", cap=1)]
+    made = pycurate.run(pycurate.Recipe(name="r", steps=steps), path, tmp_path / "out")
+    assert made.manifest.steps[0].kept == 50
+    assert "at most 16 rows of each text, 50 in all" in made.manifest.steps[0].rules[0].description
 
 
 def test_the_rule_says_what_was_done(curate, block) -> None:
