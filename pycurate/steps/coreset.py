@@ -49,7 +49,8 @@ class Coreset(DecidingStep):
     neighbors
         Of facility location: in the graph.
     graph
-        ``exact``: every pair of rows is compared. ``ivf``: of groups near each other, with the recall in the artefact.
+        ``exact``: every pair of rows is compared. ``ivf``: of groups near each other; the rule says how
+        many of the nearest neighbours that finds.
     parts
         Of facility location: k-means clusters that first choose on their own; less memory for very many rows.
     bound_steps
@@ -120,22 +121,27 @@ class Coreset(DecidingStep):
             found = k_center(x, count, dtype=dtype)
             facts["certificate"] = f"no row farther than {found.radius:.4g} rad, {found.least_radius:.4g} at best"
         else:
-            found = self._facility_location(x, count, dtype)
-            facts["certificate"] = f"at least {found.ratio:.4g} of the largest objective"
+            found, note = self._facility_location(x, count, dtype)
+            facts["certificate"] = f"at least {found.ratio:.4g} of the largest objective on the {note} graph"
         code[places[found.rows]] = 0
         similarity[places] = found.similarities
         let_go(code)
         let_go(similarity)
         return facts
 
-    def _facility_location(self, x: NDArray[Any], count: int, dtype: Literal["bfloat16"] | None) -> FacilityLocation:
+    def _facility_location(
+        self, x: NDArray[Any], count: int, dtype: Literal["bfloat16"] | None
+    ) -> tuple[FacilityLocation, str]:
+        """What it chooses, and how the graph was made."""
         graph = knn_graph(x, self.neighbors, method=self.graph, seed=self.seed, dtype=dtype).symmetrize()
         partition = None
         if self.parts is not None:
             parts = min(self.parts, len(x) - len(graph.unjudged))
             centroids = kmeans(x, parts, seed=self.seed, dtype=dtype).centroids
             partition = assign(x, centroids, dtype=dtype).clusters
-        return facility_location(graph, count, negative="zero", partition=partition, bound_steps=self.bound_steps)
+        steps = self.bound_steps
+        found = facility_location(graph, count, negative="zero", partition=partition, bound_steps=steps)
+        return found, graph.note
 
     def _count(self, judged: int) -> int:
         if self.rows is None:

@@ -10,6 +10,7 @@ import pytest
 from pycurate.errors import InputError
 from pycurate.index.graph import KnnGraph
 from pycurate.index.graph_build import knn_graph
+from pycurate.kernels.fused_similarity import nearest
 from pycurate.ops.selection import facility, graph_candidates
 from pycurate.ops.selection.facility import facility_location
 from pycurate.reference import selection as reference
@@ -258,3 +259,18 @@ def test_real_captions_need_few_of_the_gains(shared_data: Path) -> None:
     graph = knn_graph(x, 16).symmetrize()
     random = facility_location(graph, 1, selected=drawn, negative="zero")
     assert found.objective > 1.1 * random.objective
+
+
+def test_photographs_that_represent_all_tell_more_of_their_classes_than_drawn_ones(shared_data: Path) -> None:
+    x = np.load(shared_data / "ucm_captions" / "feat_mobilenet1024_fp16.npy").astype(np.float32)
+    classes = np.arange(len(x)) // 100
+
+    def accuracy(rows: np.ndarray) -> float:
+        """Of every row's class, given that of the most similar of these rows."""
+        return float((classes[rows][nearest(x, 1, x[rows]).indices[:, 0]] == classes).mean())
+
+    found = facility_location(x, 42, negative="zero").rows
+    drawn = [np.random.default_rng(seed).permutation(len(x))[:42] for seed in range(10)]
+    assert accuracy(found) > 0.7
+    assert accuracy(found) > max(map(accuracy, drawn)) + 0.05
+    assert len(set(classes[found].tolist())) >= 20
