@@ -100,6 +100,7 @@ class Columns {
     void count(const Vector<std::uint64_t>& ends, const Vector<std::uint32_t>& columns,
                const Vector<float>& similarities, const Vector<std::uint32_t>& selves,
                const Vector<float>& self_similarities) {
+        if (counted_) throw py::value_error("count: expected all blocks to be counted before one is placed");
         const Edges edges = edges_of(ends, columns, similarities, selves, self_similarities, 0);
         const py::gil_scoped_release no_gil;
         count_entries(edges, starts_.data() + 1);
@@ -109,7 +110,8 @@ class Columns {
                const Vector<float>& similarities, const Vector<std::uint32_t>& selves,
                const Vector<float>& self_similarities) {
         const Edges edges = edges_of(ends, columns, similarities, selves, self_similarities, placed_);
-        if (placed_ == 0) {
+        if (!counted_) {
+            counted_ = true;
             for (std::size_t c = 0; c < ends_.size(); ++c) {
                 starts_[c + 1] += starts_[c];
                 ends_[c] = starts_[c];
@@ -118,8 +120,14 @@ class Columns {
             similarities_ = AlignedBuffer<float>(starts_.back());
         }
         placed_ += static_cast<std::uint32_t>(edges.rows);
-        const py::gil_scoped_release no_gil;
-        place_entries(edges, starts_.data(), ends_.data(), entries_.data(), similarities_.data());
+        bool as_counted;
+        {
+            const py::gil_scoped_release no_gil;
+            as_counted =
+                place_entries(edges, starts_.data(), ends_.data(), entries_.data(), similarities_.data());
+        }
+        if (!as_counted)
+            throw py::value_error("place: expected the blocks that were counted, got one with more edges");
     }
 
     Vector<double> gains(Vector<float>& covered, Vector<std::uint32_t>& representative,
@@ -199,6 +207,7 @@ class Columns {
 
     std::size_t rows_;
     std::uint32_t placed_ = 0;
+    bool counted_ = false;  // all blocks, so that entries can be placed
     std::vector<std::uint64_t> starts_, ends_;
     AlignedBuffer<std::uint32_t> entries_;
     AlignedBuffer<float> similarities_;

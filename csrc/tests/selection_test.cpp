@@ -86,7 +86,7 @@ void sparse_candidates() {
     check(starts[n] == 2 * n, "entries");
     const auto rows = exact_buffer<std::uint32_t>(2 * n);
     const auto placed = exact_buffer<float>(2 * n);
-    place_entries(edges, starts.get(), filled.get(), rows.get(), placed.get());
+    check(place_entries(edges, starts.get(), filled.get(), rows.get(), placed.get()), "placed");
     const SparseCandidates all{starts.get(), filled.get(), rows.get(), placed.get(), n};
     const auto covered = exact_buffer<float>(n);
     const auto representative = exact_buffer<std::uint32_t>(n);

@@ -166,6 +166,13 @@ def test_what_would_read_or_write_outside_is_refused() -> None:
     columns.place(**good)
     with pytest.raises(ValueError, match="ends: expected 1 rows in all, got more"):
         columns.place(**good)
+    with pytest.raises(ValueError, match="count: expected all blocks to be counted before one is placed"):
+        columns.count(**good)
+    other = _core.selection.Columns(2, 1)
+    two = {**good, "ends": np.array([2], np.uint64), "columns": np.array([1, 1], np.uint32)}
+    other.count(**{**two, "columns": np.array([0, 0], np.uint32), "similarities": np.ones(2, np.float32)})
+    with pytest.raises(ValueError, match="place: expected the blocks that were counted, got one with more edges"):
+        other.place(**{**two, "similarities": np.ones(2, np.float32)})
     with pytest.raises(ValueError, match="chosen: expected candidates below 1"):
         columns.cover(np.array([1], np.uint32), None, np.zeros(1, np.float32), np.zeros(1, np.uint32))
 

@@ -24,18 +24,24 @@ void count_entries(const Edges& edges, std::uint64_t* counts) noexcept {
     for_entries(edges, [&](std::uint32_t column, std::uint32_t, float) { ++counts[column]; });
 }
 
-void place_entries(const Edges& edges, const std::uint64_t* starts, std::uint64_t* ends, std::uint32_t* rows,
+bool place_entries(const Edges& edges, const std::uint64_t* starts, std::uint64_t* ends, std::uint32_t* rows,
                    float* similarities) noexcept {
+    bool counted = true;
     for_entries(edges, [&](std::uint32_t column, std::uint32_t row, float similarity) {
         const std::uint64_t at = ends[column];
         if (at > starts[column] && rows[at - 1] == row) {
             if (similarity > similarities[at - 1]) similarities[at - 1] = similarity;
             return;
         }
+        if (at == starts[column + 1]) {
+            counted = false;
+            return;
+        }
         rows[at] = row;
         similarities[at] = similarity;
         ++ends[column];
     });
+    return counted;
 }
 
 void add_gains(const Edges& edges, const Rows& rows, double* gains) noexcept {

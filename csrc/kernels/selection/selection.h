@@ -57,8 +57,9 @@ struct Edges {
 /// counts (columns,) grow by the entries of each column.
 void count_entries(const Edges& edges, std::uint64_t* counts) noexcept;
 /// Puts entries at ends[column], which grows. Of equal edges the more similar one stays. Rows must come in
-/// rising order; starts, ends: as SparseCandidates have them.
-void place_entries(const Edges& edges, const std::uint64_t* starts, std::uint64_t* ends, std::uint32_t* rows,
+/// rising order; starts (columns + 1,), ends: as SparseCandidates have them. False: a column would get more
+/// than were counted; the others are left out.
+bool place_entries(const Edges& edges, const std::uint64_t* starts, std::uint64_t* ends, std::uint32_t* rows,
                    float* similarities) noexcept;
 /// gains (columns,) grow by what the entries of each column gain, rows in order: the same bits as a column's
 /// gain.
