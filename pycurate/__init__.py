@@ -22,6 +22,7 @@ _HOME = {
     "aggregate_labels": "pycurate.api.label_aggregate",
     "annotator_confusion": "pycurate.ops.labels.annotator_votes",
     "assign": "pycurate.index.kmeans",
+    "balance_labels": "pycurate.api.balance_labels",
     "build_index": "pycurate.index.build",
     "build_pack": "pycurate.api.pack",
     "class_means": "pycurate.ops.labels.pseudo_labels",
@@ -30,6 +31,11 @@ _HOME = {
     "clustered_join": "pycurate.api.clustered",
     "components_above": "pycurate.kernels.fused_similarity",
     "compute_confident_joint": "pycurate.ops.labels.confident_learning",
+    "class_caps": "pycurate.ops.selection.balance",
+    "class_imbalance": "pycurate.ops.selection.imbalance",
+    "clustered_join": "pycurate.api.clustered",
+    "components_above": "pycurate.kernels.fused_similarity",
+    "coreset": "pycurate.api.coreset",
     "count_above": "pycurate.kernels.fused_similarity",
     "dawid_skene": "pycurate.ops.labels.dawid_skene",
     "decontaminate": "pycurate.api.decontaminate",
@@ -52,11 +58,13 @@ _HOME = {
     "get_label_quality_ensemble_scores": "pycurate.ops.labels.label_quality",
     "get_label_quality_multiannotator": "pycurate.ops.labels.multiannotator",
     "get_label_quality_scores": "pycurate.ops.labels.label_quality",
+    "facility_location": "pycurate.ops.selection.facility",
     "indexed_join": "pycurate.api.clustered",
     "hamming_components": "pycurate.kernels.hamming",
     "hamming_linkage": "pycurate.kernels.hamming",
     "hamming_nearest_earlier": "pycurate.kernels.hamming",
     "hamming_pairs": "pycurate.kernels.hamming",
+    "k_center": "pycurate.ops.selection.k_center",
     "kmeans": "pycurate.index.kmeans",
     "knn_graph": "pycurate.index.graph_build",
     "knn_label_noise": "pycurate.ops.labels.label_noise",
@@ -88,6 +96,7 @@ _HOME = {
     "prototype_labels": "pycurate.ops.labels.prototypes",
     "pseudo_label": "pycurate.api.pseudo_label",
     "recall_certificate": "pycurate.index.certificate",
+    "repeat_rows": "pycurate.ops.selection.resampling",
     "run": "pycurate.api.run",
     "similarity_join": "pycurate.api.similarity",
     "soft_labels": "pycurate.ops.labels.soft_labels",
@@ -95,6 +104,7 @@ _HOME = {
     "spanning_forest_above": "pycurate.kernels.spanning_forest",
     "unjudged_rows": "pycurate.kernels.fused_similarity",
     "zero_shot_labels": "pycurate.ops.labels.pseudo_labels",
+    "water_filling": "pycurate.ops.selection.balance",
 }
 __all__ = [
     "Clustering",
@@ -109,6 +119,7 @@ __all__ = [
     "aggregate_labels",
     "annotator_confusion",
     "assign",
+    "balance_labels",
     "build_index",
     "build_pack",
     "class_means",
@@ -117,6 +128,11 @@ __all__ = [
     "clustered_join",
     "components_above",
     "compute_confident_joint",
+    "class_caps",
+    "class_imbalance",
+    "clustered_join",
+    "components_above",
+    "coreset",
     "count_above",
     "dawid_skene",
     "decontaminate",
@@ -139,11 +155,13 @@ __all__ = [
     "get_label_quality_ensemble_scores",
     "get_label_quality_multiannotator",
     "get_label_quality_scores",
+    "facility_location",
     "hamming_components",
     "hamming_linkage",
     "hamming_nearest_earlier",
     "hamming_pairs",
     "indexed_join",
+    "k_center",
     "kmeans",
     "knn_graph",
     "knn_label_noise",
@@ -175,6 +193,7 @@ __all__ = [
     "prototype_labels",
     "pseudo_label",
     "recall_certificate",
+    "repeat_rows",
     "run",
     "similarity_join",
     "soft_labels",
@@ -182,10 +201,13 @@ __all__ = [
     "spanning_forest_above",
     "unjudged_rows",
     "zero_shot_labels",
+    "water_filling",
 ]
 
 if TYPE_CHECKING:
+    from pycurate.api.balance_labels import balance_labels
     from pycurate.api.clustered import clustered_join, indexed_join
+    from pycurate.api.coreset import coreset
     from pycurate.api.decontaminate import decontaminate
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_append import dedup_append
@@ -286,6 +308,11 @@ if TYPE_CHECKING:
     from pycurate.ops.labels.probabilities import (
         TopProbabilities,
     )
+    from pycurate.ops.selection.balance import class_caps, water_filling
+    from pycurate.ops.selection.facility import facility_location
+    from pycurate.ops.selection.imbalance import class_imbalance
+    from pycurate.ops.selection.k_center import k_center
+    from pycurate.ops.selection.resampling import repeat_rows
     from pycurate.recipes import Recipe
 
 

@@ -18,6 +18,7 @@ void bind_ngram(py::module_& m);
 void bind_hamming(py::module_& m);
 void bind_phash(py::module_& m);
 void bind_rowwise(py::module_& m);
+void bind_selection(py::module_& m);
 void bind_threshold(py::module_& m);
 void bind_uid(py::module_& m);
 void bind_votes(py::module_& m);
@@ -65,6 +66,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     pycurate::bindings::bind_phash(phash);
     auto rowwise = m.def_submodule("rowwise");
     pycurate::bindings::bind_rowwise(rowwise);
+    auto selection = m.def_submodule("selection");
+    pycurate::bindings::bind_selection(selection);
     auto threshold = m.def_submodule("threshold");
     pycurate::bindings::bind_threshold(threshold);
     auto uid = m.def_submodule("uid");

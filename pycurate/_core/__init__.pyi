@@ -7,6 +7,7 @@ from . import hamming as hamming
 from . import ngram as ngram
 from . import phash as phash
 from . import rowwise as rowwise
+from . import selection as selection
 from . import threshold as threshold
 from . import uid as uid
 from . import votes as votes

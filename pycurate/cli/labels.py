@@ -16,3 +16,8 @@ from pycurate.cli.labels_issues import issues
 labels_app = typer.Typer(no_args_is_help=True, help="Spread labels, find wrong ones, make missing ones.")
 labels_app.command()(issues)
 labels_app.command()(aggregate)
+from pycurate.cli.labels_subsets import balance, coreset
+
+labels_app = typer.Typer(no_args_is_help=True, help="Spread labels, find wrong ones, make missing ones.")
+labels_app.command("balance")(balance)
+labels_app.command("coreset")(coreset)
