@@ -84,7 +84,7 @@ def raced(
 @pytest.mark.gate
 @pytest.mark.parametrize("longest", [288, 512, 1024])
 def test_gate_phash(photographs: list[bytes], longest: int) -> None:
-    """One thread each. At 288 pixels two thirds of the time is still the entropy decoding, in which every bit counts."""
+    """One thread each. At 288 pixels two thirds of the time is the entropy decoding, in which every bit counts."""
     images = photographs if longest == 288 else enlarged(photographs, longest)
     spent = raced(images, [ours, theirs], time.process_time)
     ratio = spent["theirs"] / spent["ours"]

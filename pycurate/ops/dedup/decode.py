@@ -33,9 +33,10 @@ _quiet: list[Any] = []  # the filters to restore, and how many callers want quie
 def decode(encoded: bytes | None, least_side: int) -> NDArray[np.uint8] | int:
     """The pixels of an encoded picture as they are shown, at reduced scale where the format offers one.
 
-    JPEGs are decoded at 1/2, 1/4 or 1/8 as long as both sides keep ``least_side`` pixels, and their luma alone; baseline
-    ones by `jpeg_luma`, to the pixels that Pillow gives. Of an animation the first frame counts. The orientation that
-    EXIF gives is applied, as browsers do. Pixels of 16 bits keep their upper 8. The size is judged from the header, before anything is decoded.
+    JPEGs are decoded at 1/2, 1/4 or 1/8 as long as both sides keep ``least_side`` pixels, and their luma alone;
+    baseline ones by `jpeg_luma`, to the pixels that Pillow gives. Of an animation the first frame counts. The
+    orientation that EXIF gives is applied, as browsers do. Pixels of 16 bits keep their upper 8. The size is judged
+    from the header, before anything is decoded.
 
     Parameters
     ----------
