@@ -107,8 +107,8 @@ void threads_of_components_and_nearest() {
         labels[i].resize(n), best[i].resize(n), distances[i].resize(n);
         check(components_within({codes.get(), n}, 1, 12, plan, labels[i].data(), 1 + 3 * i, {}),
               "components");
-        check(nearest_earlier({codes.get(), n}, 1, 12, plan, ranks.get(), best[i].data(), distances[i].data(),
-                              1 + 3 * i, {}),
+        check(nearest_earlier({codes.get(), n}, nullptr, 1, 12, plan, ranks.get(), nullptr, best[i].data(),
+                              distances[i].data(), 1 + 3 * i, {}),
               "nearest");
     }
     check(labels[0] == labels[1] && best[0] == best[1] && distances[0] == distances[1],
