@@ -107,8 +107,9 @@ class PerceptualDedup(HashingStep, DedupStep):
             codes.append(hashes_of_texts(texts[rows]), ranks[start + rows], start + rows)
 
     def _block_size(self, memory_bytes: int) -> tuple[int, int]:
-        """Rows of a block and its pairs: two blocks in half of the memory, the pairs of ``greedy`` in the other."""
-        rows = memory_bytes // 4 // (_BLOCK_ROW_BYTES + self.bits // 4)
+        """Rows of a block, of which two are held, and pairs, which take half of the memory where there are any."""
+        shares = 4 if self.removal == "greedy" else 2
+        rows = memory_bytes // shares // (_BLOCK_ROW_BYTES + self.bits // 4)
         return max(_LEAST_BLOCK_ROWS, rows), min(MAX_PAIRS, memory_bytes // 2 // _PAIR_BYTES)
 
     def _set_first(
