@@ -1,5 +1,5 @@
 #pragma once
-// The luma of a baseline JPEG at reduced scale, to the very pixels of libjpeg-turbo, in half of its time.
+// The luma of a baseline JPEG at reduced scale, to the very pixels of libjpeg-turbo, in 0.55 of the time.
 #include <cstddef>
 #include <cstdint>
 
