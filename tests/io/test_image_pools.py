@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from pycurate import Recipe, build_pack, decontaminate, doctor, open_pool, plan, run
+from pycurate.api.export import export_parquet
 from pycurate.errors import InputError, PoolError, RecipeError
 from pycurate.io import shard as shards
 from pycurate.io.layouts import images as image_layout
@@ -212,6 +213,11 @@ def test_a_recipe_over_a_folder_of_images(tmp_path: Path) -> None:
     ledger = pq.read_table(tmp_path / "out/ledger").to_pydict()
     assert list(filter(None, ledger["detail"])) == ["image is unreadable"]
     assert doctor(path).rows == 25
+    export_parquet(path, tmp_path / "out/subset.npy", tmp_path / "exported")
+    exported = pq.read_table(tmp_path / "exported").to_pydict()
+    assert set(exported["uid"]) == kept(tmp_path / "out")
+    assert len(exported["key"]) == len(set(exported["key"])) == len(expected())
+    assert all((path / key).is_file() for key in exported["key"])
 
 
 def test_images_beside_a_table_are_no_rows(tmp_path: Path) -> None:
