@@ -214,7 +214,8 @@ def test_a_recipe_over_a_folder_of_images(tmp_path: Path) -> None:
     assert list(filter(None, ledger["detail"])) == ["image is unreadable"]
     assert doctor(path).rows == 25
     export_parquet(path, tmp_path / "out/subset.npy", tmp_path / "exported")
-    exported = pq.read_table(tmp_path / "exported").to_pydict()
+    parts = [pq.read_table(file) for file in (tmp_path / "exported").rglob("*.parquet")]
+    exported = pa.concat_tables(parts).to_pydict()
     assert set(exported["uid"]) == kept(tmp_path / "out")
     assert len(exported["key"]) == len(set(exported["key"])) == len(expected())
     assert all((path / key).is_file() for key in exported["key"])
