@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pycurate.kernels.phash import picture_hash
+from pycurate.kernels.phash import jpeg_luma, picture_hash
 from pycurate.ops.dedup.decode import decode
 from pycurate.ops.dedup.perceptual import perceptual_hashes
 from pycurate.reference import phash as reference
@@ -136,3 +136,9 @@ def test_bench_parts(benchmark: Any, photographs: list[bytes], part: str) -> Non
 def test_bench_by_instruction_set(benchmark: Any, kind: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
     benchmark(picture_hash, pixels, kind)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.benchmark(group="luma of 100 photographs at reduced scale by instruction set")
+def test_bench_luma_by_instruction_set(benchmark: Any, photographs: list[bytes]) -> None:
+    benchmark.pedantic(lambda: [jpeg_luma(data, 64, 1 << 30) for data in photographs[:100]], rounds=ROUNDS)
