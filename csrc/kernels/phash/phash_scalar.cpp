@@ -60,7 +60,7 @@ bool reduce_blocks(const std::int16_t* coefficients, std::size_t count, const st
     const unsigned first_shift = reduction_bits(size) - 2, second_shift = reduction_bits(size) + 5;
     bool fine = true;
     for (std::size_t block = 0; block < count; ++block) {
-        std::int32_t values[64], columns[32], samples[16];
+        std::int32_t values[64]{}, columns[32]{}, samples[16]{};
         for (std::size_t k = 0; k < 64; ++k) {
             values[k] = coefficients[64 * block + k] * quantisers[k];
             fine = fine && values[k] >= -most_value - 1 && values[k] <= most_value;
