@@ -65,6 +65,25 @@ def links_to_earliest(n: int, a: Indices, b: Indices, similarities: Floats) -> t
     return ranks, weakest
 
 
+def add_links(parents: Indices, levels: NDArray[np.int32], rows: Indices, cols: Indices, at: NDArray[np.int32]) -> None:
+    """Add edges to a spanning forest that keeps, in place, the least level on which any two rows are linked.
+
+    Parameters
+    ----------
+    parents, levels
+        (n,) a lower row that each is linked to, -1 at first and where none is, and the level of that link. Two rows
+        are linked on a level when the links up to it lead to the same row. May be memory maps.
+    rows, cols, at
+        (e,) edges between different rows, and their levels, in any order.
+    """
+    _compiled(_add_links)(np.asarray(parents), np.asarray(levels), rows, cols, at)
+
+
+def follow_links(parents: Indices, levels: NDArray[np.int32]) -> None:
+    """Of the forest of `add_links`, in place: the lowest row of each tree, and the least level that links it."""
+    _compiled(_follow_links)(np.asarray(parents), np.asarray(levels))
+
+
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     import numba  # half a second
@@ -158,3 +177,38 @@ def _walk(starts: Any, others: Any, near: Any, ranks: Any, weakest: Any) -> None
                     weakest[other] = near[e] if row == root else min(near[e], weakest[row])
                     queue[tail] = other
                     tail += 1
+
+
+def _add_links(parents: Any, levels: Any, rows: Any, cols: Any, at: Any) -> None:
+    for e in range(len(rows)):
+        a, b, level = rows[e], cols[e], at[e]
+        while True:
+            for side in range(2):  # up to the lowest row that this level links
+                row = b if side else a
+                while parents[row] >= 0 and levels[row] <= level:
+                    above = parents[row]
+                    while parents[above] >= 0 and levels[above] <= levels[row]:
+                        above = parents[above]
+                    parents[row] = above
+                    row = above
+                if side:
+                    b = row
+                else:
+                    a = row
+            if a == b:
+                break
+            if a < b:
+                a, b = b, a
+            above, above_level = parents[a], levels[a]
+            parents[a], levels[a] = b, level
+            if above < 0:
+                break
+            a, level = above, above_level  # what linked the two on a higher level now links b
+
+
+def _follow_links(parents: Any, levels: Any) -> None:
+    for row in range(len(parents)):  # parents are lower, so that theirs are known
+        above = parents[row]
+        if above >= 0 and parents[above] >= 0:
+            parents[row] = parents[above]
+            levels[row] = max(levels[row], levels[above])
