@@ -33,8 +33,6 @@ _HOME = {
     "compute_confident_joint": "pycurate.ops.labels.confident_learning",
     "class_caps": "pycurate.ops.selection.balance",
     "class_imbalance": "pycurate.ops.selection.imbalance",
-    "clustered_join": "pycurate.api.clustered",
-    "components_above": "pycurate.kernels.fused_similarity",
     "coreset": "pycurate.api.coreset",
     "count_above": "pycurate.kernels.fused_similarity",
     "dawid_skene": "pycurate.ops.labels.dawid_skene",
@@ -50,7 +48,6 @@ _HOME = {
     "estimate_joint": "pycurate.ops.labels.confident_learning",
     "estimate_latent": "pycurate.ops.labels.joint",
     "estimate_noise_matrices": "pycurate.ops.labels.noise_matrices",
-    "exact_duplicates": "pycurate.ops.dedup.exact",
     "find_label_issues": "pycurate.ops.labels.label_issues",
     "find_predicted_neq_given": "pycurate.ops.labels.label_issues",
     "find_top_issues": "pycurate.ops.labels.label_quality",
@@ -73,7 +70,6 @@ _HOME = {
     "log_sum_exp": "pycurate.kernels.fused_similarity",
     "loss_mixture": "pycurate.ops.labels.separation",
     "label_issues": "pycurate.api.label_issues",
-    "log_sum_exp": "pycurate.kernels.fused_similarity",
     "majority_vote": "pycurate.ops.labels.annotator_votes",
     "minhash_components": "pycurate.ops.dedup.minhash",
     "minhash_duplicates": "pycurate.ops.dedup.minhash",
@@ -122,16 +118,14 @@ __all__ = [
     "balance_labels",
     "build_index",
     "build_pack",
-    "class_means",
     "calibrate_confident_joint",
+    "class_caps",
+    "class_imbalance",
+    "class_means",
     "class_quality",
     "clustered_join",
     "components_above",
     "compute_confident_joint",
-    "class_caps",
-    "class_imbalance",
-    "clustered_join",
-    "components_above",
     "coreset",
     "count_above",
     "dawid_skene",
@@ -141,13 +135,13 @@ __all__ = [
     "dedup_curve",
     "doctor",
     "entity_labels",
-    "estimate_noise_transition",
-    "exact_duplicates",
-    "feature_outlier_scores",
     "estimate_joint",
     "estimate_latent",
     "estimate_noise_matrices",
+    "estimate_noise_transition",
     "exact_duplicates",
+    "facility_location",
+    "feature_outlier_scores",
     "find_label_issues",
     "find_predicted_neq_given",
     "find_top_issues",
@@ -155,7 +149,6 @@ __all__ = [
     "get_label_quality_ensemble_scores",
     "get_label_quality_multiannotator",
     "get_label_quality_scores",
-    "facility_location",
     "hamming_components",
     "hamming_linkage",
     "hamming_nearest_earlier",
@@ -165,12 +158,11 @@ __all__ = [
     "kmeans",
     "knn_graph",
     "knn_label_noise",
+    "label_issues",
     "label_noise",
     "linear_separation",
     "log_sum_exp",
     "loss_mixture",
-    "label_issues",
-    "log_sum_exp",
     "majority_vote",
     "minhash_components",
     "minhash_duplicates",
@@ -196,12 +188,12 @@ __all__ = [
     "repeat_rows",
     "run",
     "similarity_join",
-    "soft_labels",
     "soft_average",
+    "soft_labels",
     "spanning_forest_above",
     "unjudged_rows",
-    "zero_shot_labels",
     "water_filling",
+    "zero_shot_labels",
 ]
 
 if TYPE_CHECKING:
@@ -215,9 +207,9 @@ if TYPE_CHECKING:
     from pycurate.api.dedup_settings import Clustering
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
-    from pycurate.api.label_noise import label_noise
     from pycurate.api.label_aggregate import aggregate_labels
     from pycurate.api.label_issues import label_issues
+    from pycurate.api.label_noise import label_noise
     from pycurate.api.pack import build_pack
     from pycurate.api.plan import plan
     from pycurate.api.pseudo_label import pseudo_label
@@ -256,16 +248,6 @@ if TYPE_CHECKING:
         minhash_signatures,
     )
     from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
-    from pycurate.ops.labels.entity_labels import entity_labels
-    from pycurate.ops.labels.label_noise import knn_label_noise
-    from pycurate.ops.labels.neighbor_votes import neighbor_votes
-    from pycurate.ops.labels.neighbors import neighbor_lists
-    from pycurate.ops.labels.noise_transition import estimate_noise_transition
-    from pycurate.ops.labels.outliers import feature_outlier_scores, prediction_outlier_scores
-    from pycurate.ops.labels.prototypes import prototype_labels
-    from pycurate.ops.labels.pseudo_labels import class_means, zero_shot_labels
-    from pycurate.ops.labels.separation import linear_separation, loss_mixture
-    from pycurate.ops.labels.soft_labels import soft_labels
     from pycurate.ops.labels.annotator_votes import (
         SparseVotes,
         annotator_confusion,
@@ -283,6 +265,7 @@ if TYPE_CHECKING:
     from pycurate.ops.labels.dawid_skene import (
         dawid_skene,
     )
+    from pycurate.ops.labels.entity_labels import entity_labels
     from pycurate.ops.labels.joint import (
         estimate_latent,
     )
@@ -293,6 +276,7 @@ if TYPE_CHECKING:
     from pycurate.ops.labels.label_model import (
         LabelModel,
     )
+    from pycurate.ops.labels.label_noise import knn_label_noise
     from pycurate.ops.labels.label_quality import (
         find_top_issues,
         get_label_quality_ensemble_scores,
@@ -302,12 +286,20 @@ if TYPE_CHECKING:
     from pycurate.ops.labels.multiannotator import (
         get_label_quality_multiannotator,
     )
+    from pycurate.ops.labels.neighbor_votes import neighbor_votes
+    from pycurate.ops.labels.neighbors import neighbor_lists
     from pycurate.ops.labels.noise_matrices import (
         estimate_noise_matrices,
     )
+    from pycurate.ops.labels.noise_transition import estimate_noise_transition
+    from pycurate.ops.labels.outliers import feature_outlier_scores, prediction_outlier_scores
     from pycurate.ops.labels.probabilities import (
         TopProbabilities,
     )
+    from pycurate.ops.labels.prototypes import prototype_labels
+    from pycurate.ops.labels.pseudo_labels import class_means, zero_shot_labels
+    from pycurate.ops.labels.separation import linear_separation, loss_mixture
+    from pycurate.ops.labels.soft_labels import soft_labels
     from pycurate.ops.selection.balance import class_caps, water_filling
     from pycurate.ops.selection.facility import facility_location
     from pycurate.ops.selection.imbalance import class_imbalance
