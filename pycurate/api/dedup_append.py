@@ -12,9 +12,9 @@ import numpy as np
 
 from pycurate.api.dedup import DedupResult, finish
 from pycurate.api.dedup_outputs import MANIFEST
-from pycurate.api.dedup_rows import CLUSTER_ORDERS, RowInput, Rows, mapped_source, stored_facts
+from pycurate.api.dedup_rows import RowInput, Rows, mapped_source, stored_facts
 from pycurate.api.dedup_run import ROWS, SEARCH, Run, Stage, only_threshold_facts
-from pycurate.api.dedup_settings import MAX_PAIRS, threshold_of
+from pycurate.api.dedup_settings import threshold_of
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
 from pycurate.engine import NoProgress, Progress
@@ -27,6 +27,7 @@ from pycurate.pipeline.block_join.sweep import How
 from pycurate.pipeline.block_join.task_folder import TaskFolder
 from pycurate.pipeline.workspace import Workspace, digest
 from pycurate.steps.duplicate_search import (
+    MAX_PAIRS,
     Arrays,
     forest_arrays,
     judged_copies,
@@ -34,6 +35,7 @@ from pycurate.steps.duplicate_search import (
     spanning_forest,
     with_linked_copies,
 )
+from pycurate.steps.semantic_dedup import CLUSTER_ORDERS
 
 
 def dedup_append(
@@ -117,7 +119,7 @@ class _Append:
             arrays = self._by_pairs(mapped_source(judged.matrices), join, left, told)
         if arrays is None and before.removal == "component":  # by the forest of all rows, earlier ones compared again
             number = len(before.facts["batches"])
-            arrays = _forests_of(before) | forest_arrays(number, *spanning_forest(join, before.floor, self.max_pairs))
+            arrays = _forests_of(before) | forest_arrays(number, *spanning_forest(join, before.floor))
         elif arrays is None:
             arrays = self._greedily(source, join, rank, left, told)
             facts = only_threshold_facts(self.threshold, self.max_pairs)

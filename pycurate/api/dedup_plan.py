@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.api.dedup_rows import UID, RowInput, Rows
-from pycurate.api.dedup_run import HELD_ROW_BYTES, NPROBE
-from pycurate.api.dedup_settings import MAX_PAIRS, Clustering, Mode, Settings
+from pycurate.api.dedup_run import HELD_ROW_BYTES
+from pycurate.api.dedup_settings import Clustering, Mode, Settings
 from pycurate.engine import default_memory_bytes
 from pycurate.engine.memory import BASE_BYTES
 from pycurate.kernels.fused_similarity import count_above
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.block_join.blocks import plan_blocks
 from pycurate.report.formats import format_bytes, format_seconds
+from pycurate.steps.duplicate_search import MAX_PAIRS, NPROBE
 
 SAMPLE_ROWS = 8192
 _PIECES = 8  # of the sample, spread over the rows
@@ -129,7 +130,8 @@ memory_bytes, threads
     if removal != "published":
         disk_bytes += min(max_pairs, similarities) * (_PAIR_BYTES + _FOUND_PAIR_BYTES)
     if mode == "clustered":
-        clusters = settings.clustering.clusters or max(1, math.isqrt(n))
+        settings.clustering.require_rows(n)
+        clusters = settings.clustering.clusters_of(n)
         probes = clusters - 1 if settings.clustering.probes == "exact" else settings.clustering.probes
         similarities = min(similarities, n * clusters + n * n // (2 * clusters) * (1 + 2 * probes))
         read_bytes, disk_bytes = n * row_bytes * (4 + probes), disk_bytes + n * row_bytes

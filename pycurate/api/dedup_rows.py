@@ -24,6 +24,7 @@ from pycurate.pipeline.block_join import RowSource
 from pycurate.pipeline.block_join.source import open_array
 from pycurate.pipeline.scan import numeric_column
 from pycurate.pipeline.workspace import digest
+from pycurate.steps.semantic_dedup import CLUSTER_ORDERS
 from pycurate.types import UID_DTYPE, UidArray
 
 Rows: TypeAlias = Pool | str | os.PathLike[str] | NDArray[Any]
@@ -31,7 +32,6 @@ Rows: TypeAlias = Pool | str | os.PathLike[str] | NDArray[Any]
 
 UID = "uid"
 IMAGE_AREA = "image_area"
-CLUSTER_ORDERS = ("hard", "easy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from pycurate.api.dedup_rows import CLUSTER_ORDERS, UID
+from pycurate.api.dedup_rows import UID
 from pycurate.errors import InputError
 from pycurate.io.names import unknown_name
 from pycurate.kernels.arrays import float32_of, require_option
 from pycurate.ops.dedup.removal import Removal
+from pycurate.pipeline.cluster_join import Clustering
+from pycurate.recipes.presets import build_preset
+from pycurate.steps.semantic_dedup import CLUSTER_ORDERS, SemanticDedup
 
 Mode: TypeAlias = Literal["exact", "clustered", "index"]
 """Where rows that are alike are looked for: everywhere; within clusters and across their borders; among the neighbours
@@ -18,29 +20,6 @@ that a vector index proposes."""
 
 EPS = 0.07
 """Of Abbas et al. (2023), SemDeDup."""
-MAX_PAIRS = 20_000_000
-"""Of greedy removal: 800 MB of disk while they are found, 400 MB after, 240 MB of memory in a sweep."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clustering:
-    """Of clustered mode, as `pycurate.clustered_join` takes it.
-
-    Parameters
-    ----------
-    clusters
-        Default: the square root of the number of distinct rows.
-    probes
-        Clusters that a row near a border is compared with, or ``"exact"``: all that may hold a duplicate. 0: none but
-        its own, as in SemDeDup.
-    iterations, seed
-        Of k-means.
-    """
-
-    clusters: int | None = None
-    probes: int | Literal["exact"] = 4
-    iterations: int = 10
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,32 +103,11 @@ def threshold_of(eps: float | None, threshold: float | None) -> float:
     return limit
 
 
-DEDUP_PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # Abbas et al. (2023): spherical k-means, farthest from the centroid first, any earlier row removes, > 1 - eps.
-    "semdedup": {
-        "mode": "clustered",
-        "clustering": Clustering(clusters=50_000, probes=0, iterations=100, seed=1234),
-        "priority": "hard",
-        "removal": "published",
-        "strict": True,
-        "eps": 0.07,
-    },
-    # NVIDIA NeMo Curator's of the same: >= 1 - eps, a smaller eps, more rounds of k-means.
-    "semdedup-nemo": {
-        "mode": "clustered",
-        "clustering": Clustering(probes=0, iterations=300),
-        "priority": "hard",
-        "removal": "published",
-        "strict": False,
-        "eps": 0.01,
-    },
-    # Components at a cosine of 0.94, every pair compared.
-    "dedup-clip94": {"mode": "exact", "removal": "component", "strict": False, "threshold": 0.94, "priority": UID},
-}
+DEDUP_PRESETS = ("semdedup", "semdedup-nemo", "dedup-clip94")
 
 
 def dedup_preset(name: str) -> dict[str, Any]:
-    """The arguments of `pycurate.dedup` for a published setting.
+    """The arguments of `pycurate.dedup` for a published setting, which is that of the recipe of this name.
 
     Parameters
     ----------
@@ -163,4 +121,10 @@ def dedup_preset(name: str) -> dict[str, Any]:
     """
     if name not in DEDUP_PRESETS:
         raise unknown_name("preset", name, DEDUP_PRESETS)
-    return dict(DEDUP_PRESETS[name])
+    recipe = build_preset(name, {"embedding": "any"})
+    assert recipe is not None
+    (step,) = recipe.steps
+    assert isinstance(step, SemanticDedup)
+    chosen = {"mode": step.mode, "removal": step.removal, "strict": step.strict, "eps": step.eps}
+    chosen["priority"] = UID if step.keep == "lowest_uid" else step.keep
+    return {**chosen, "clustering": step.clustering} if step.mode == "clustered" else chosen

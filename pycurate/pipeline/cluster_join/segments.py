@@ -86,7 +86,7 @@ def open_segments(
     memory_bytes
         Beside what is held for every row.
     """
-    facts = {"clusters": rule.clusters, "sample": rule.sample, "iterations": rule.iterations, "seed": rule.seed}
+    facts = rule.facts()
     trained = folder.task_folder("centroids", **facts)
     found = trained.answer()
     if found is None:
