@@ -136,13 +136,7 @@ class IndexedJoin:
 
             def setting(rows: Indices, cols: Indices) -> Indices:
                 a, b = self._distinct.group[rows], self._distinct.group[cols]
-                return np.array(
-                    [
-                        int(j not in graph.neighbors(i)[0] and i not in graph.neighbors(j)[0])
-                        for i, j in zip(a.tolist(), b.tolist(), strict=True)
-                    ],
-                    np.int64,
-                )
+                return (~(_proposes(graph, a, b) | _proposes(graph, b, a))).astype(np.int64)
 
             plan = plan_blocks(self._memory_bytes, self.n, self._source.d, self._source.row_bytes, 0)
             how = How("cosine", "exact", self._threads, self._progress)
@@ -220,3 +214,13 @@ class IndexedJoin:
         new = np.ones(len(rows), bool)
         new[1:] = (rows[1:] != rows[:-1]) | (cols[1:] != cols[:-1])
         return rows[new], cols[new], similarities[new]
+
+
+def _proposes(graph: KnnGraph, a: Indices, b: Indices) -> NDArray[np.bool_]:
+    """(p,) whether b is among the candidates of a."""
+    rows = np.unique(a)
+    starts, counts = graph.indptr[rows].astype(np.int64), (graph.indptr[rows + 1] - graph.indptr[rows]).astype(np.int64)
+    edges = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    count = len(graph.indptr) - 1
+    found: NDArray[np.bool_] = np.isin(a * count + b, np.repeat(rows, counts) * count + graph.indices[edges])
+    return found
