@@ -129,8 +129,8 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path: Path, removal:
 
 
 def test_near_duplicate_photographs_equal_brute_force(shared_data: Path, tmp_path: Path) -> None:
-    """Rows are float32 of norm 12; at 0.947 pairs tell copies from others with an F1 of 0.970, 0.001 below the
-    best figure that came with the data."""
+    """Rows are float32 of norm 12. What came with the data, a best F1 of 0.971 at 0.947, is rounded: over all thresholds
+    the best is 0.97057 at a cosine of 0.94673, which misses 3 true pairs less than 0.947 does, with 0.97001."""
     folder = shared_data / "clip_neardup_groups"
     x = np.load(folder / "clip_image_emb_fp32.npy")
     group = np.array(pq.read_table(folder / "meta.parquet")["group"])
@@ -145,8 +145,15 @@ def test_near_duplicate_photographs_equal_brute_force(shared_data: Path, tmp_pat
     }
     assert pairs == set(zip(rows[above].tolist(), cols[above].tolist(), strict=True))
     same = group[rows] == group[cols]
-    precision, recall = same[above].mean(), above[same].mean()
-    assert 2 * precision * recall / (precision + recall) == pytest.approx(0.970, abs=0.0005)
+
+    def f1(limit: float) -> float:
+        found = near >= np.float32(limit)
+        precision, recall = same[found].mean(), found[same].mean()
+        return float(2 * precision * recall / (precision + recall))
+
+    assert f1(0.947) == pytest.approx(0.97001, abs=1e-5)
+    best = max(np.unique(near[(near > 0.9) & (near < 0.99)]).tolist(), key=f1)
+    assert (round(best, 3), round(f1(best), 3)) == (0.947, 0.971)
     linked = dedup(x, tmp_path / "component", removal="component", threshold=0.947)
     assert linked.outcome.chain is not None  # different originals that look alike
 
