@@ -65,7 +65,7 @@ class SemanticDedup(DedupStep):
     resumes: ClassVar[bool] = True
     keep_words: ClassVar[tuple[str, ...]] = ("lowest_uid", *CLUSTER_ORDERS)
     artefact_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES + 1
-    scratch_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES + 40 + 64  # ranks, answers of the join; embeddings besides
+    scratch_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES + 40 + 64  # ranks, answers of the join
 
     embedding: str
     eps: float = Field(default=0.07, ge=0, le=2)
@@ -91,6 +91,11 @@ class SemanticDedup(DedupStep):
         if self.probes != "exact" and self.probes < 0:
             raise ValueError(f"probes: expected a number of clusters or exact, got {self.probes}")
         return self
+
+    @property
+    def scratch_embeddings(self) -> int:  # type: ignore[override]  # the protocol allows a property
+        """A copy of the rows that compete, and one by cluster or for the index."""
+        return 1 if self.mode == "exact" else 2
 
     @property
     def threshold(self) -> float:
