@@ -216,9 +216,17 @@ class RowInput:
             raise InputError(f"embedding: expected None for an array, got {embedding!r}; it is the embedding")
         try:
             array = given if isinstance(given, np.ndarray) else open_array(given)
-        except (OSError, ValueError) as error:
-            raise InputError(f"rows: {given} cannot be read as .npy ({error})") from error
-        self._given_array, self.element = matrix_of("rows", array, None)
+        except (OSError, ValueError, EOFError) as error:
+            reason = "it is no file of numpy.save" if "pickled" in str(error) else error
+            raise InputError(
+                f"rows: {given} cannot be read as .npy ({reason}); write it again with numpy.save, or name another"
+            ) from error
+        try:
+            self._given_array, self.element = matrix_of("rows", array, None)
+        except (TypeError, ValueError) as error:
+            if isinstance(given, np.ndarray):
+                raise
+            raise InputError(f"{error} (in {given})") from error
         self.rows, self.dimension = self._given_array.shape
 
 

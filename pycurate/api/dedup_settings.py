@@ -67,6 +67,8 @@ class Settings:
                 raise InputError(
                     f"priority: {priority!r} orders rows by their distance to a centroid, and {mode} mode has none"
                 )
+        if min_recall is not None and not 0 <= min_recall <= 1:
+            raise InputError(f"min_recall: expected a share from 0 to 1, got {min_recall:g}")
         limit = threshold_of(eps, threshold)
         if floor is not None and not -1 <= float(floor) <= limit:
             raise InputError(f"floor: expected -1 to the threshold, {limit:g}, got {floor:g}")

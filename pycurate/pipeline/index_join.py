@@ -222,5 +222,7 @@ def _proposes(graph: KnnGraph, a: Indices, b: Indices) -> NDArray[np.bool_]:
     starts, counts = graph.indptr[rows].astype(np.int64), (graph.indptr[rows + 1] - graph.indptr[rows]).astype(np.int64)
     edges = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
     count = len(graph.indptr) - 1
-    found: NDArray[np.bool_] = np.isin(a * count + b, np.repeat(rows, counts) * count + graph.indices[edges])
+    proposed = np.sort(np.repeat(rows, counts) * count + graph.indices[edges])
+    asked = a * count + b
+    found: NDArray[np.bool_] = np.append(proposed, -1)[np.searchsorted(proposed, asked)] == asked
     return found

@@ -138,6 +138,29 @@ def test_another_threshold_reads_no_embedding_and_below_the_floor_is_refused(tmp
     assert len(DuplicateStore(tmp_path / "greedy").at(0.9).kept) == 120
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("cut", r"rows: .*cut\.npy cannot be read as \.npy \(.*could only read .*\); write it again with numpy\.save"),
+        ("empty", r"rows: .*empty\.npy cannot be read as \.npy \(No data left in file\); write it again"),
+        ("text", r"rows: .*text\.npy cannot be read as \.npy \(it is no file of numpy\.save\); write it again"),
+        ("float64", r"rows: expected float16, .* got dtype float64; convert it .* \(in .*float64\.npy\)"),
+        ("one", r"rows: expected a 2-D array \(n, d\), got 1-D \(in .*one\.npy\)"),
+        ("fortran", r"rows: expected adjacent elements in each row .* \(in .*fortran\.npy\)"),
+    ],
+)
+def test_a_file_that_holds_no_rows_is_named(tmp_path: Path, name: str, sentence: str) -> None:
+    x, path = make_rows(), tmp_path / f"{name}.npy"
+    arrays = {"float64": x.astype(np.float64), "one": x[0], "fortran": np.asfortranarray(x)}
+    np.save(path, arrays.get(name, x))
+    if name in ("cut", "empty", "text"):
+        path.write_bytes({"cut": path.read_bytes()[:-100], "empty": b"", "text": b"rows"}[name])
+    for mode in ("exact", "clustered"):
+        with pytest.raises(InputError, match=sentence):
+            dedup(path, tmp_path / "out", mode=mode)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
     x = make_rows()
     dedup(x, tmp_path / "out", eps=0.1)

@@ -306,8 +306,10 @@ class ClusteredJoin:
         return tried[number], certificate
 
     def _method(self, probes: int | None) -> str:
-        clusters = f"{self._rule.clusters:,} clusters"
-        return f"{clusters}, every border" if probes is None else f"{clusters}, {probes} probes"
+        clusters = f"{self._rule.clusters:,} cluster" + "s" * (self._rule.clusters != 1)
+        if probes is None:
+            return f"{clusters}, every border"
+        return f"{clusters}, {probes} probe" + "s" * (probes != 1)
 
     # -- preparation -------------------------------------------------------------------------------------------------
 
