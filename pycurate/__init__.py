@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Clustering": "pycurate.api.dedup_settings",
+    "Clustering": "pycurate.pipeline.cluster_join",
     "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
     "Recipe": "pycurate.recipes",
@@ -108,7 +108,6 @@ if TYPE_CHECKING:
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_append import dedup_append
     from pycurate.api.dedup_curve import dedup_curve
-    from pycurate.api.dedup_settings import Clustering
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
     from pycurate.api.pack import build_pack
@@ -148,6 +147,7 @@ if TYPE_CHECKING:
         minhash_signatures,
     )
     from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
+    from pycurate.pipeline.cluster_join import Clustering
     from pycurate.recipes import Recipe
 
 

@@ -11,11 +11,12 @@ from typing import Any
 from pycurate.api.dedup_outputs import Outcome, write_manifest, write_outputs
 from pycurate.api.dedup_rows import UID, RowInput, Rows
 from pycurate.api.dedup_run import SEARCH, Run
-from pycurate.api.dedup_settings import Clustering, Mode, Settings
+from pycurate.api.dedup_settings import Mode, Settings
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
 from pycurate.engine import NoProgress, Progress
 from pycurate.ops.dedup.removal import Duplicates, Removal
+from pycurate.pipeline.cluster_join import Clustering
 from pycurate.pipeline.workspace import Workspace
 from pycurate.steps.duplicate_search import MAX_PAIRS
 

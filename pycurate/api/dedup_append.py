@@ -179,7 +179,8 @@ class _Append:
             nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
             forest = with_linked_copies(n, copy_of, *nothing, before.floor)
             for piece in pieces:
-                forest = removal.spanning_forest(n, *(np.concatenate(c) for c in zip(forest, piece, strict=True)))
+                rows, cols = (np.concatenate([forest[i], piece[i]]) for i in (0, 1))
+                forest = removal.spanning_forest(n, rows, cols, np.concatenate([forest[2], piece[2]]))
             return _forests_of(before) | forest_arrays(len(before.facts["batches"]), *forest)
         with PairFiles(self.run.out / SEARCH / "pairs") as files:
             for piece in pieces:

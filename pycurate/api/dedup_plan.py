@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from pycurate.api.dedup_rows import UID, RowInput, Rows
 from pycurate.api.dedup_run import HELD_ROW_BYTES
-from pycurate.api.dedup_settings import Clustering, Mode, Settings
+from pycurate.api.dedup_settings import Mode, Settings
 from pycurate.engine import default_memory_bytes
 from pycurate.engine.memory import BASE_BYTES
 from pycurate.kernels.fused_similarity import count_above
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.block_join.blocks import plan_blocks
+from pycurate.pipeline.cluster_join import Clustering
 from pycurate.report.formats import format_bytes, format_seconds
 from pycurate.steps.duplicate_search import MAX_PAIRS, NPROBE
 

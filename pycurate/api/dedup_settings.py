@@ -127,6 +127,6 @@ def dedup_preset(name: str) -> dict[str, Any]:
     assert recipe is not None
     (step,) = recipe.steps
     assert isinstance(step, SemanticDedup)
-    chosen = {"mode": step.mode, "removal": step.removal, "strict": step.strict, "eps": step.eps}
+    chosen: dict[str, Any] = {"mode": step.mode, "removal": step.removal, "strict": step.strict, "eps": step.eps}
     chosen["priority"] = UID if step.keep == "lowest_uid" else step.keep
     return {**chosen, "clustering": step.clustering} if step.mode == "clustered" else chosen

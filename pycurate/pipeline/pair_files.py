@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pycurate.io.atomic import naming_a_full_disk
 from pycurate.kernels.distinct import Floats, Indices
@@ -18,7 +19,7 @@ Pairs: TypeAlias = tuple[Indices, Indices, Floats]
 
 PIECE_PAIRS = 1 << 20
 """20 MB, and as much again for each array that is made of a piece."""
-_DTYPES = (np.dtype("<i8"), np.dtype("<i8"), np.dtype("<f4"))
+_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype("<i8"), np.dtype("<i8"), np.dtype("<f4"))
 
 
 class PairFiles:
@@ -47,9 +48,8 @@ class PairFiles:
 
     def append(self, rows: Indices, cols: Indices, similarities: Floats) -> None:
         """(p,) each."""
-        for file, path, dtype, values in zip(
-            self._files, self._paths, _DTYPES, (rows, cols, similarities), strict=True
-        ):
+        columns: list[NDArray[Any]] = [rows, cols, similarities]
+        for file, path, dtype, values in zip(self._files, self._paths, _DTYPES, columns, strict=True):
             with naming_a_full_disk(path):
                 file.write(np.ascontiguousarray(values, dtype).view(np.uint8).data)
         self.count += len(rows)
@@ -67,7 +67,7 @@ class PairFiles:
 def pieces_of(pairs: Pairs) -> Iterator[Pairs]:
     """Copies of ``PIECE_PAIRS`` at a time; pages of memory maps are let go of behind each."""
     for begin in range(0, len(pairs[0]), PIECE_PAIRS):
-        rows, cols, similarities = (np.array(column[begin : begin + PIECE_PAIRS]) for column in pairs)
-        yield rows, cols, similarities
+        part = slice(begin, begin + PIECE_PAIRS)
+        yield np.array(pairs[0][part]), np.array(pairs[1][part]), np.array(pairs[2][part])
         for column in pairs:
             let_go(column)

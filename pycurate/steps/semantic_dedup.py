@@ -133,9 +133,7 @@ class SemanticDedup(DedupStep):
         return Needs(embeddings=(self.embedding,))
 
     def fit_parameters(self) -> dict[str, Any]:
-        names = ("embedding", "eps", "removal", "strict", "mode")
-        if self.mode == "clustered":
-            names += _OF_CLUSTERS
+        names = ["embedding", "eps", "removal", "strict", "mode", *(_OF_CLUSTERS if self.mode == "clustered" else ())]
         return {**super().fit_parameters(), **{name: getattr(self, name) for name in names}}
 
     def fit(self, view: FitView) -> Artefact:

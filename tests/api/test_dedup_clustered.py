@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from pycurate.api.dedup import dedup
 from pycurate.api.dedup_append import dedup_append
-from pycurate.api.dedup_settings import Clustering, dedup_preset
+from pycurate.api.dedup_settings import dedup_preset
 from pycurate.errors import InputError
 from pycurate.index.kmeans import assign
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.block_join import RowSource
 from pycurate.pipeline.block_join.blocks import BlockPlan, plan_blocks
-from pycurate.pipeline.cluster_join import ClusteredJoin
+from pycurate.pipeline.cluster_join import ClusteredJoin, Clustering
 from pycurate.reference.rowwise import pair_similarity as canonical
 
 SMALL = Clustering(clusters=6, probes=0, iterations=100, seed=1234)

@@ -134,7 +134,8 @@ class _Near:
         """(p,) which of the clusters near to a row another one is, 0 its own; c where it is not visited."""
         place = np.searchsorted(self.rows, rows)
         hit = (self.clusters[place] == clusters[:, None]) & self.reached[place]
-        return np.where(hit.any(axis=1), hit.argmax(axis=1), hit.shape[1])
+        ranks: Indices = np.where(hit.any(axis=1), hit.argmax(axis=1), hit.shape[1])
+        return ranks
 
     def own(self, rows: Indices) -> Indices:
         """(p,) the cluster of each row."""
