@@ -134,16 +134,14 @@ def dedup(
     InputError, MemoryCapError, PoolError, RecallError, WorkspaceError
         Each says what was expected, what came and what to do.
     """
-    settings = Settings.checked(
-        mode, removal, eps, threshold, floor, strict, priority, max_pairs, clustering, min_recall
-    )
+    settings = Settings(mode, removal, eps, threshold, floor, strict, priority, clustering, min_recall, max_pairs)
     given = RowInput(rows, embedding)
     given.check_priority(priority)
     run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress())
     with Workspace(run.out).lock():
         run.require_question({"rows": given.facts(), **settings.question()})
         store = run.stored(settings.floor) or run.search(settings)
-        return finish(run, store, settings.threshold)
+        return finish(run, store, settings.limit)
 
 
 def finish(run: Run, store: DuplicateStore, threshold: float) -> DedupResult:

@@ -89,7 +89,7 @@ class Run:
             assert isinstance(join, ClusteredJoin)
             judged = with_cluster_order(judged, source, join, settings.priority, self.threads)
         rank = judged.rank()
-        floor, threshold = settings.default_floor, settings.threshold
+        floor, threshold = settings.default_floor, settings.limit
         arrays = search(join, settings.removal, rank, floor, settings.max_pairs)
         facts: dict[str, Any] = {"floor": floor, "only_threshold": None}
         if arrays is None:
@@ -145,11 +145,11 @@ class Run:
         return DuplicateStore(self.out)
 
     def _clustered(self, source: RowSource, settings: Settings, left_bytes: int, told: Stage) -> ClusteredJoin:
-        settings.clustering.require_rows(len(source))
+        settings.clusters.require_rows(len(source))
         return ClusteredJoin(
             source,
             self.out / SEARCH / "join",
-            settings.clustering,
+            settings.clusters,
             settings.min_recall,
             left_bytes,
             thread_count_of(self.threads),

@@ -12,6 +12,7 @@ from pycurate.kernels.arrays import float32_of, require_option
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.cluster_join import Clustering
 from pycurate.recipes.presets import build_preset
+from pycurate.steps.duplicate_search import MAX_PAIRS
 from pycurate.steps.semantic_dedup import CLUSTER_ORDERS, SemanticDedup
 
 Mode: TypeAlias = Literal["exact", "clustered", "index"]
@@ -24,61 +25,57 @@ EPS = 0.07
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Checked settings of a run.
+    """What `pycurate.dedup` and `pycurate.plan_dedup` are told of the search, by the names that the first describes.
 
-    Attributes
-    ----------
-    floor
-        None: the default, or that of the folder.
+    Raises
+    ------
+    InputError, ValueError
+        They do not go together, or one is not what it may be; names it.
     """
 
-    mode: Mode
-    removal: Removal
-    threshold: float
-    floor: float | None
-    strict: bool
-    priority: str
-    max_pairs: int
-    clustering: Clustering
-    min_recall: float | None
+    mode: Mode = "exact"
+    removal: Removal = "published"
+    eps: float | None = None
+    threshold: float | None = None
+    floor: float | None = None
+    strict: bool = False
+    priority: str = UID
+    clustering: Clustering | None = None
+    min_recall: float | None = None
+    max_pairs: int = MAX_PAIRS
 
-    @classmethod
-    def checked(
-        cls,
-        mode: Mode,
-        removal: Removal,
-        eps: float | None,
-        threshold: float | None,
-        floor: float | None,
-        strict: bool,
-        priority: str,
-        max_pairs: int,
-        clustering: Clustering | None,
-        min_recall: float | None,
-    ) -> Settings:
-        """InputError or ValueError where they do not go together; names the argument."""
-        require_option("mode", mode, Mode)
-        require_option("removal", removal, Removal)
-        if mode != "clustered":
-            for name, value in (("clustering", clustering), ("min_recall", min_recall)):
+    def __post_init__(self) -> None:
+        require_option("mode", self.mode, Mode)
+        require_option("removal", self.removal, Removal)
+        if self.mode != "clustered":
+            for name, value in (("clustering", self.clustering), ("min_recall", self.min_recall)):
                 if value is not None:
-                    raise InputError(f"{name}: goes with clustered mode, not with {mode} mode")
-            if priority in CLUSTER_ORDERS:
+                    raise InputError(f"{name}: goes with clustered mode, not with {self.mode} mode")
+            if self.priority in CLUSTER_ORDERS:
                 raise InputError(
-                    f"priority: {priority!r} orders rows by their distance to a centroid, and {mode} mode has none"
+                    f"priority: {self.priority!r} orders rows by their distance to a centroid, and {self.mode} mode "
+                    "has none"
                 )
-        if min_recall is not None and not 0 <= min_recall <= 1:
-            raise InputError(f"min_recall: expected a share from 0 to 1, got {min_recall:g}")
-        limit = threshold_of(eps, threshold)
-        if floor is not None and not -1 <= float(floor) <= limit:
-            raise InputError(f"floor: expected -1 to the threshold, {limit:g}, got {floor:g}")
-        lowest = None if floor is None else float(floor)
-        return cls(mode, removal, limit, lowest, strict, priority, max_pairs, clustering or Clustering(), min_recall)
+        if self.min_recall is not None and not 0 <= self.min_recall <= 1:
+            raise InputError(f"min_recall: expected a share from 0 to 1, got {self.min_recall:g}")
+        limit = self.limit  # which checks it
+        if self.floor is not None and not -1 <= float(self.floor) <= limit:
+            raise InputError(f"floor: expected -1 to the threshold, {limit:g}, got {self.floor:g}")
+
+    @property
+    def limit(self) -> float:
+        """The threshold, whichever way it was given."""
+        return threshold_of(self.eps, self.threshold)
 
     @property
     def default_floor(self) -> float:
         """1 - 2 eps, at least -1, where none was given."""
-        return max(-1.0, 2 * self.threshold - 1) if self.floor is None else self.floor
+        return max(-1.0, 2 * self.limit - 1) if self.floor is None else float(self.floor)
+
+    @property
+    def clusters(self) -> Clustering:
+        """Of clustered mode, the default where none was given."""
+        return self.clustering or Clustering()
 
     def question(self) -> dict[str, Any]:
         """JSON of all that decides what is found, but for thresholds."""
@@ -90,7 +87,7 @@ class Settings:
             "priority": self.priority,
         }
         if self.mode == "clustered":
-            facts |= {"clustering": asdict(self.clustering), "min_recall": self.min_recall}
+            facts |= {"clustering": asdict(self.clusters), "min_recall": self.min_recall}
         return facts
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pycurate.api.dedup import dedup
+from pycurate.api.dedup_settings import Settings
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.errors import InputError, WorkspaceError
 from pycurate.io.pool import open_pool
@@ -107,6 +110,15 @@ def test_the_files_name_partner_keeper_and_similarity(tmp_path: Path, removal: R
         assert chain.similarity == min(below)
         assert "chains" in found.render()
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == found.manifest
+
+
+def test_settings_have_the_names_and_defaults_of_dedup() -> None:
+    takes = inspect.signature(dedup).parameters
+    for field in fields(Settings):
+        assert takes[field.name].default == field.default
+    assert set(takes) - {field.name for field in fields(Settings)} == {
+        "rows", "out", "embedding", "memory_bytes", "threads", "progress",
+    }  # fmt: skip
 
 
 def test_greedy_goes_by_blocks_where_pairs_are_too_many(tmp_path: Path) -> None:

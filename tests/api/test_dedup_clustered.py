@@ -148,6 +148,16 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         dedup(x, tmp_path / "out", mode="index", min_recall=0.9)
     with pytest.raises(InputError, match=r"^min_recall: goes with clustered mode"):
         dedup(x, tmp_path / "out", min_recall=0.9)
+    for share in (-0.1, 1.5):
+        with pytest.raises(InputError, match=r"^min_recall: expected a share from 0 to 1, got"):
+            dedup(x, tmp_path / "out", mode="clustered", min_recall=share)
+    with pytest.raises(InputError, match=r"^threshold: expected a cosine from -1 to 1 .*, got a threshold of 1\.5"):
+        dedup(x, tmp_path / "none", threshold=1.5)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(InputError, match=r"^probes: expected a whole number of at least 0, got -1"):
+        Clustering(probes=-1)
+    with pytest.raises(InputError, match=r"^tolerance: expected a share of at least 0 and below 1, got 1"):
+        Clustering(tolerance=1)
     with pytest.raises(InputError, match=r"^clusters: expected at most one for each of 400 rows, got 50,000"):
         dedup(x, tmp_path / "semdedup", **dedup_preset("semdedup"))
     with pytest.raises(InputError, match=r"^preset: the pool has no preset 'semdedupe'"):
