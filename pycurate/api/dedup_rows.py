@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -78,6 +78,10 @@ class JudgedRows:
     uids: UidArray  # (n,)
     priority: NDArray[np.float64] | None  # (n,) larger is earlier, NaN last; None: by uid
     facts: dict[str, Any]  # JSON: what they are
+
+    def uid_rank(self) -> NDArray[np.int64]:
+        """(n,) place of each row by uid, then as the rows stand."""
+        return replace(self, priority=None).rank()
 
     def rank(self) -> NDArray[np.int64]:
         """(n,) place of each row: larger priority first, then by uid, then as the rows stand."""

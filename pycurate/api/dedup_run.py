@@ -82,7 +82,7 @@ class Run:
         if settings.mode == "exact":
             join = self.join(source, None, "join", left, told)
         elif settings.mode == "clustered":
-            join = self._clustered(source, settings, left, told)
+            join = self._clustered(source, settings, judged.uid_rank(), left, told)
         else:
             join = indexed(source, self.out / SEARCH / "join", left, thread_count_of(self.threads), told.tell)
         if settings.priority in CLUSTER_ORDERS:
@@ -144,7 +144,9 @@ class Run:
         )
         return DuplicateStore(self.out)
 
-    def _clustered(self, source: RowSource, settings: Settings, left_bytes: int, told: Stage) -> ClusteredJoin:
+    def _clustered(
+        self, source: RowSource, settings: Settings, uid_rank: Indices, left_bytes: int, told: Stage
+    ) -> ClusteredJoin:
         settings.clusters.require_rows(len(source))
         return ClusteredJoin(
             source,
@@ -154,6 +156,7 @@ class Run:
             left_bytes,
             thread_count_of(self.threads),
             told.tell,
+            uid_rank,
         )
 
 

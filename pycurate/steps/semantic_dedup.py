@@ -156,7 +156,7 @@ class SemanticDedup(DedupStep):
     ) -> dict[str, Any]:
         """Name the partners of ``rows`` and mark the unjudged; what a certificate says of an approximate mode."""
         memory_bytes = view.memory_bytes - _HELD_ROW_BYTES * len(rows)
-        join = self._join(view, source, memory_bytes)
+        join = self._join(view, rows, source, memory_bytes)
         rank = self._rank(view, rows, source, join, partners.starts)
         found = duplicates_at(
             join, source, self.removal, rank, self.threshold, self.strict, MAX_PAIRS, view.scratch / "greedy",
@@ -171,7 +171,7 @@ class SemanticDedup(DedupStep):
         certificate = join.certificate(self.threshold)
         return {"recall": {**certificate.to_dict(), "sentence": certificate.sentence()}}
 
-    def _join(self, view: FitView, source: RowSource, memory_bytes: int) -> Candidates:
+    def _join(self, view: FitView, rows: NDArray[np.int64], source: RowSource, memory_bytes: int) -> Candidates:
         folder = view.scratch / "join"
         if self.mode == "exact":
             return SimilarityJoin(source, None, folder, "cosine", "exact", memory_bytes, 0, None)
@@ -179,7 +179,9 @@ class SemanticDedup(DedupStep):
             return indexed(source, folder, memory_bytes, 0, None)
         clustering = self.clustering
         clustering.require_rows(len(source))
-        return ClusteredJoin(source, folder, clustering, self.min_recall, memory_bytes, 0, None)
+        # Clusters follow from the order of rows: that of their uids, whatever the shards.
+        by_uid = _ranks_of(pool_ranks(view, lambda shard: np.zeros(view.rows(shard), np.uint64), "uid_ranks"), rows)
+        return ClusteredJoin(source, folder, clustering, self.min_recall, memory_bytes, 0, None, by_uid)
 
     def _rank(
         self,
@@ -190,22 +192,18 @@ class SemanticDedup(DedupStep):
         starts: dict[str, int],
     ) -> NDArray[np.int64]:
         """(m,) place of each of ``rows`` in the order of ``keep``."""
-        if isinstance(join, ClusteredJoin) and isinstance(self.keep, str) and self.keep in CLUSTER_ORDERS:
-            near = priority_keys(centroid_similarities(join, source, None), CLUSTER_ORDERS[self.keep])
+        if not (isinstance(join, ClusteredJoin) and isinstance(self.keep, str) and self.keep in CLUSTER_ORDERS):
+            return _ranks_of(self.ranks(view), rows)
+        near = priority_keys(centroid_similarities(join, source, None), CLUSTER_ORDERS[self.keep])
 
-            def keys(shard: str) -> NDArray[np.uint64]:
-                first = starts[shard]
-                begin, end = np.searchsorted(rows, (first, first + view.rows(shard)))
-                of_shard = np.zeros(view.rows(shard), np.uint64)
-                of_shard[rows[begin:end] - first] = near[begin:end]
-                return of_shard
+        def keys(shard: str) -> NDArray[np.uint64]:
+            first = starts[shard]
+            begin, end = np.searchsorted(rows, (first, first + view.rows(shard)))
+            of_shard = np.zeros(view.rows(shard), np.uint64)
+            of_shard[rows[begin:end] - first] = near[begin:end]
+            return of_shard
 
-            ranks = np.asarray(pool_ranks(view, keys)[rows])
-        else:
-            ranks = np.asarray(self.ranks(view)[rows])
-        rank = np.empty(len(rows), np.int64)
-        rank[np.argsort(ranks)] = np.arange(len(rows))
-        return rank
+        return _ranks_of(pool_ranks(view, keys), rows)
 
     def _copied(self, view: FitView, starts: dict[str, int]) -> tuple[NDArray[np.int64], RowSource | None]:
         """The rows of the pool that compete, rising, and their embeddings in the scratch folder; None without any.
@@ -240,3 +238,10 @@ class SemanticDedup(DedupStep):
                 let_go(stored)
         assert stored is not None  # there are rows
         return stored
+
+
+def _ranks_of(ranks: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(m,) the place of each row among ``rows`` alone, by ranks of the whole pool."""
+    rank = np.empty(len(rows), np.int64)
+    rank[np.argsort(np.asarray(ranks[rows]))] = np.arange(len(rows))
+    return rank

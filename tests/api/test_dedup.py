@@ -21,6 +21,7 @@ from pycurate.io.pool import open_pool
 from pycurate.io.subset import Subset
 from pycurate.kernels.uid import format_hex, parse_hex
 from pycurate.ops.dedup.removal import Removal
+from pycurate.pipeline.cluster_join import Clustering
 from pycurate.reference import removal as reference
 from pycurate.reference.fused_similarity import copy_of as copies_of
 from pycurate.reference.fused_similarity import similarities as similarity_matrix
@@ -214,9 +215,18 @@ def test_a_pool_is_read_where_it_lies_or_copied_and_ties_go_by_uid(
     assert Subset.load(tmp_path / "out" / "subset.npy") == Subset.from_uids(uids[right[0] < 0])
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mode": "exact"},
+        {"mode": "clustered", "clustering": Clustering(9, 0), "priority": "hard"},
+        {"mode": "clustered", "clustering": Clustering(9, 1, init="k-means||")},
+        {"mode": "clustered", "clustering": Clustering(9, 1), "max_pairs": 3},
+    ],
+)
 @pytest.mark.parametrize("removal", REMOVALS)
 def test_files_do_not_depend_on_the_order_of_shards_and_threads(
-    tmp_path: Path, pool_factory: Any, removal: Removal
+    tmp_path: Path, pool_factory: Any, removal: Removal, settings: dict[str, Any]
 ) -> None:
     """The same rows in two pools, cut and ordered differently."""
     x = make_rows()
@@ -229,7 +239,7 @@ def test_files_do_not_depend_on_the_order_of_shards_and_threads(
     outs = []
     for pool, threads in zip(pools, (1, 2), strict=True):
         out = tmp_path / f"out-{pool.name}"
-        dedup(pool, out, removal=removal, eps=0.3, threads=threads)
+        dedup(pool, out, removal=removal, eps=0.3, threads=threads, **settings)
         outs.append([(out / name).read_bytes() for name in ("subset.npy", "removed.parquet", "groups.parquet")])
     assert outs[0] == outs[1]
 

@@ -177,7 +177,8 @@ def test_the_row_farthest_from_its_centroid_or_the_nearest_stays(curate: Any, bl
     survives = score == 1
     rows = np.flatnonzero(survives | (of == "pool"))
     with tempfile.TemporaryDirectory() as folder:
-        join = ClusteredJoin(RowSource("x", x[rows], None), Path(folder), step.clustering, None, 1 << 30, 1, None)
+        source, by_uid = RowSource("x", x[rows], None), np.argsort(np.argsort(uids[rows]))
+        join = ClusteredJoin(source, Path(folder), step.clustering, None, 1 << 30, 1, None, by_uid)
         near = assign(x[rows], join.centroids).similarities.astype(np.float64)
     ranked = np.lexsort([uids[rows], near if order == "hard" else -near])
     rank = np.empty(len(rows), np.int64)
@@ -186,6 +187,19 @@ def test_the_row_farthest_from_its_centroid_or_the_nearest_stays(curate: Any, bl
     kept = np.concatenate([made.keep["a"], made.keep["b"]])
     assert kept[rows].tolist() == (survives[rows] & (right[0] < 0)).tolist()
     assert np.count_nonzero(kept) < np.count_nonzero(survives)
+
+
+def test_clusters_do_not_depend_on_shards(curate: Any, block: Any) -> None:
+    x, uids = make_rows(), np.random.default_rng(5).permutation(90)
+    step = SemanticDedup(embedding="e", eps=0.3, mode="clustered", clusters=7, probes=0, keep="hard", unjudged="keep")
+    kept = []
+    for order, cut in ((np.arange(90), 50), (np.random.default_rng(6).permutation(90), 20)):
+        a, b = (block(n, uids=uids[r].tolist(), e=x[r]) for n, r in (("a", order[:cut]), ("b", order[cut:])))
+        made = curate([step], a, b)
+        kept.append(set(uids[order[np.concatenate([made.keep["a"], made.keep["b"]])]].tolist()))
+    assert kept[0] == kept[1]
+    exact = curate([SemanticDedup(embedding="e", eps=0.3, unjudged="keep")], block("a", uids=uids.tolist(), e=x))
+    assert len(kept[0]) > np.count_nonzero(exact.keep["a"])  # clusters matter here
 
 
 def test_index_mode_proposes_and_the_rule_says_what_it_lost(curate: Any, block: Any) -> None:

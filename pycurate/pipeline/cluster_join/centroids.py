@@ -140,12 +140,12 @@ class ClusterRule:
             )
 
     def train(self, source: RowSource, rows: Indices, threads: int) -> Floats:
-        """(k, d) unit centroids, by k-means on a seeded sample of ``rows``."""
+        """(k, d) unit centroids, by k-means on a seeded sample of ``rows``, which follows from their order."""
         drawn = rows[sample_rows(len(rows), self.sample, self.seed)]
         if not len(drawn):
             return np.empty((0, source.d), np.float32)
         return kmeans(
-            source.take(drawn),
+            source.take_any(drawn),
             self.clusters,
             iterations=self.iterations,
             tolerance=self.tolerance,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pycurate.kernels.block_similarity import BlockPair
 from pycurate.kernels.distinct import Indices
@@ -57,11 +55,11 @@ class MetInClusters:
             visitors, at_visitors = _those(number, of_visitors, visiting)
             if len(own) + len(visitors) < 2 or not len(own):
                 continue
-            left = left_block(self._read(at), self.batches.segments.source.element, self.how)
+            left = left_block(self.batches.segments.source.take_any(at), self.batches.segments.source.element, self.how)
             for right, right_at in ((own, None), (visitors, at_visitors)):
                 if right_at is not None and not len(right):
                     continue
-                pair = BlockPair(left, None if right_at is None else self._read(right_at))
+                pair = BlockPair(left, None if right_at is None else self.batches.segments.source.take_any(right_at))
                 found = pair.pairs_above(self.limit, most - total, None)
                 if found is None:
                     return None
@@ -91,22 +89,14 @@ class MetInClusters:
             return
         for begin in range(0, len(left), step):
             mine = left[begin : begin + step]
-            block = left_block(self._read(left_at[begin : begin + step]), element, self.how)
+            block = left_block(self.batches.segments.source.take_any(left_at[begin : begin + step]), element, self.how)
             state = nothing(len(mine))
             for start in range(0, len(right), step):
                 other = right[start : start + step]
-                pair = BlockPair(block, self._read(right_at[start : start + step]))
+                pair = BlockPair(block, self.batches.segments.source.take_any(right_at[start : start + step]))
                 ranks, best, _, _ = pair.max_earlier((mine, other), self.limit, None)
                 improve(state, state_of(ranks, best))
             yield mine, state
-
-    def _read(self, positions: Indices) -> NDArray[Any]:
-        """(m, d) the rows at these positions, in this order."""
-        order = np.argsort(positions, kind="stable")
-        source = self.batches.segments.source
-        rows = np.empty((len(positions), source.d), source.shards[0].dtype)
-        rows[order] = source.take(positions[order])
-        return rows
 
 
 def _those(number: Indices, places: Indices, positions: Indices) -> tuple[Indices, Indices]:

@@ -80,7 +80,9 @@ class ClusteredJoin:
         memory_bytes: int,
         threads: int,
         progress: Progress,
+        rank: Indices | None = None,
     ) -> None:
+        """As `clustered_join`; ``rank`` (n,), such as the place by uid, takes the place of the order of the rows."""
         self._source, self._memory_bytes, self._threads, self._progress = source, memory_bytes, threads, progress
         self._probes = None if clustering.probes == "exact" else clustering.probes
         self._min_recall, self._seed = min_recall, clustering.seed
@@ -89,6 +91,10 @@ class ClusteredJoin:
         with self._folder.locked():
             self._distinct = self._folder.distinct_rows(threads)[0]
         self._rule = ClusterRule.of(len(self._distinct.rows), clustering)
+        self._facts, self._order = self._rule.facts(), None
+        if rank is not None:
+            self._order = np.argsort(first_and_later(self._distinct, rank)[0])
+            self._facts["order"] = hashlib.sha256(rank.tobytes()).hexdigest()[:32]
 
     @property
     def n(self) -> int:
@@ -300,7 +306,8 @@ class ClusteredJoin:
             self._plan(0),
             How("cosine", "exact", self._threads, None),
             self._seed,
-            self._rule.facts(),
+            self._facts,
+            self._order,
         )
         number, certificate = sample.certify(target, most)
         return tried[number], certificate
@@ -317,7 +324,7 @@ class ClusteredJoin:
     def _question(self, name: str, limit: float, **facts: Any) -> Iterator[tuple[TaskFolder, int | None]]:
         with self._folder.locked():
             probes = self._probes_for(limit)
-            facts = {**self._rule.facts(), "probes": probes, "limit": limit, **facts}
+            facts = {**self._facts, "probes": probes, "limit": limit, **facts}
             folder = self._folder.task_folder(f"clustered_{name}", **facts)
             yield folder, probes
 
@@ -327,11 +334,14 @@ class ClusteredJoin:
     def _segments(self) -> Segments:
         left = self._memory_bytes - 128 * self.n
         told = self._told(0, _ASSIGNED)
-        return open_segments(self._folder, self._source, self._distinct.rows, self._rule, left, self._threads, told)
+        return open_segments(
+            self._folder, self._source, self._distinct.rows, self._order, self._rule, self._facts, left,
+            self._threads, told,
+        )  # fmt: skip
 
     def _visits(self, segments: Segments, limit: float, probes: int | None) -> Visits:
         cuts = segments.starts[:, 0].tolist()
-        folder = self._folder.task_folder("visits", **self._rule.facts(), limit=limit, probes=probes, segments=cuts)
+        folder = self._folder.task_folder("visits", **self._facts, limit=limit, probes=probes, segments=cuts)
         told = self._told(_ASSIGNED, _VISITED)
         return open_visits(folder, segments, Borders(segments.centroids, limit), probes, self._threads, told)
 
