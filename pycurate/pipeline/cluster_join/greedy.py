@@ -9,6 +9,7 @@ import numpy as np
 
 from pycurate.kernels.block_similarity import BlockPair
 from pycurate.kernels.distinct import Indices
+from pycurate.pipeline.block_join.source import RowSource
 from pycurate.pipeline.block_join.sweep import How
 from pycurate.pipeline.cluster_join.batches import Batches
 from pycurate.pipeline.greedy_blocks import State, improve, left_block, nothing, state_of
@@ -55,11 +56,11 @@ class MetInClusters:
             visitors, at_visitors = _those(number, of_visitors, visiting)
             if len(own) + len(visitors) < 2 or not len(own):
                 continue
-            left = left_block(self.batches.segments.source.take_any(at), self.batches.segments.source.element, self.how)
+            left = left_block(self._source.take_any(at), self._source.element, self.how)
             for right, right_at in ((own, None), (visitors, at_visitors)):
                 if right_at is not None and not len(right):
                     continue
-                pair = BlockPair(left, None if right_at is None else self.batches.segments.source.take_any(right_at))
+                pair = BlockPair(left, None if right_at is None else self._source.take_any(right_at))
                 found = pair.pairs_above(self.limit, most - total, None)
                 if found is None:
                     return None
@@ -67,6 +68,10 @@ class MetInClusters:
                 cols.append(number[right[found[1]]])
                 total += len(found[0])
         return np.concatenate(rows), np.concatenate(cols)
+
+    @property
+    def _source(self) -> RowSource:
+        return self.batches.segments.source
 
     def _clusters(self) -> Iterator[tuple[tuple[Indices, Indices], tuple[Indices, Indices]]]:
         """Positions and places of each cluster's members; places and positions of its visitors."""
@@ -84,16 +89,16 @@ class MetInClusters:
         self, left: Indices, left_at: Indices, right: Indices, right_at: Indices
     ) -> Iterator[tuple[Indices, State]]:
         """Blocks of the left, and of each row in them the most similar earlier row of the right."""
-        step, element = self.batches.block_rows, self.batches.segments.source.element
+        step = self.batches.block_rows
         if not len(right):
             return
         for begin in range(0, len(left), step):
             mine = left[begin : begin + step]
-            block = left_block(self.batches.segments.source.take_any(left_at[begin : begin + step]), element, self.how)
+            block = left_block(self._source.take_any(left_at[begin : begin + step]), self._source.element, self.how)
             state = nothing(len(mine))
             for start in range(0, len(right), step):
                 other = right[start : start + step]
-                pair = BlockPair(block, self.batches.segments.source.take_any(right_at[start : start + step]))
+                pair = BlockPair(block, self._source.take_any(right_at[start : start + step]))
                 ranks, best, _, _ = pair.max_earlier((mine, other), self.limit, None)
                 improve(state, state_of(ranks, best))
             yield mine, state
