@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "Clustering": "pycurate.api.dedup_settings",
+    "Clustering": "pycurate.pipeline.cluster_join",
     "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
     "LabelModel": "pycurate.ops.labels.label_model",
@@ -204,7 +204,6 @@ if TYPE_CHECKING:
     from pycurate.api.dedup import dedup
     from pycurate.api.dedup_append import dedup_append
     from pycurate.api.dedup_curve import dedup_curve
-    from pycurate.api.dedup_settings import Clustering
     from pycurate.api.dedup_store import DuplicateStore
     from pycurate.api.doctor import doctor
     from pycurate.api.label_aggregate import aggregate_labels
@@ -305,6 +304,7 @@ if TYPE_CHECKING:
     from pycurate.ops.selection.imbalance import class_imbalance
     from pycurate.ops.selection.k_center import k_center
     from pycurate.ops.selection.resampling import repeat_rows
+    from pycurate.pipeline.cluster_join import Clustering
     from pycurate.recipes import Recipe
 
 

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from pycurate.api.plan_report import DiskPlan, Plan, PlanStep, ReadPlan
 from pycurate.api.plan_sample import Sample, estimate_time, sample_scan
 from pycurate.api.run import run_memory
@@ -153,6 +155,11 @@ def _disk_plan(
     fits = [step for step in steps if step.fits]
     names_partners = any(isinstance(step, DedupStep) for step in steps)
     scratch_row_bytes = sum(step.scratch_row_bytes for step in fits) + GROUP_SCRATCH_ROW_BYTES * names_partners
+    infos = scanner.pool.embeddings
+    for step in fits:
+        for name in step.fit_needs().embeddings:
+            row_bytes = infos[name].dimension * _item_bytes(infos[name].dtype)
+            scratch_row_bytes += step.scratch_embeddings * row_bytes
     return DiskPlan(
         uid_bytes=uids,
         score_bytes=scores,
@@ -165,6 +172,10 @@ def _disk_plan(
         artefact_bytes=sum(step.artefact_row_bytes for step in fits) * rows,
         groups_bytes=GROUP_ROW_BYTES * rows * names_partners,
     )
+
+
+def _item_bytes(element: str) -> int:
+    return int(np.dtype("uint16" if element == "bfloat16" else element).itemsize)
 
 
 def _free_bytes(folder: Path) -> int:

@@ -260,6 +260,8 @@ def test_check_names_what_the_pool_lacks(pool_factory, tmp_path: Path) -> None:
 def test_every_preset_is_described_and_goes_to_yaml_and_back() -> None:
     given = {"fasttext_model": "lid.176.bin", "wordnet": "wordnet", "entities": "ids.txt"}
     needed = {"datacomp-basic": ["fasttext_model"], "datacomp-text": list(given)}
+    given["embedding"] = "l14_img"
+    needed |= {name: ["embedding"] for name in ("semdedup", "semdedup-nemo", "dedup-clip94")}
     for name, description in preset_descriptions().items():
         recipe = Recipe.load(name, **{key: given[key] for key in needed.get(name, [])})
         assert recipe.name == name

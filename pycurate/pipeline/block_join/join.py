@@ -31,6 +31,7 @@ from pycurate.pipeline.block_join.blocks import BlockPlan, Blocks, Grid, plan_bl
 from pycurate.pipeline.block_join.components import sweep_components
 from pycurate.pipeline.block_join.forest import sweep_forest
 from pycurate.pipeline.block_join.join_folder import JoinFolder, answer_of
+from pycurate.pipeline.block_join.pair_limit import checked_max_pairs
 from pycurate.pipeline.block_join.pair_runs import merge_pairs, sweep_pairs
 from pycurate.pipeline.block_join.row_states import Counts, Earlier, Neighbors, final_states, sweep_states
 from pycurate.pipeline.block_join.source import RowSource, let_go
@@ -115,15 +116,13 @@ class SimilarityJoin:
 
         Raises
         ------
-        InputError
-            More than ``max_pairs`` pairs.
+        TooManyPairsError
+            More than ``max_pairs`` pairs; an InputError.
         WorkspaceError
             The disk is too full, or the folder is in use by another process.
         """
         limit = float32_of("threshold", threshold)
-        most = None if max_pairs is None else operator.index(max_pairs)
-        if most is not None and most < 0:
-            raise ValueError(f"max_pairs: expected None or at least 0, got {max_pairs}")
+        most = checked_max_pairs(max_pairs)
         with self._folder.question("pairs_above", threshold=limit) as folder:
             if folder.answer() is None:
                 plan = self._plan(0)
