@@ -63,7 +63,9 @@ class SimilarityJoin:
         memory_bytes: int,
         threads: int,
         progress: Progress,
+        device: int | None = None,
     ) -> None:
+        self._device = device
         self._source, self._other, self._metric = source, other, metric
         self._memory_bytes = memory_bytes
         self._precision, self._threads, self._progress = precision, threads, progress
@@ -265,7 +267,8 @@ class SimilarityJoin:
 
     def _how(self, begin: float = 0, share: float = 1) -> How:
         """What the tasks of one sweep are told, whose progress is this part of the whole."""
-        return How(self._metric, self._precision, self._threads, part_of(rising(self._progress), begin, share))
+        progress = part_of(rising(self._progress), begin, share)
+        return How(self._metric, self._precision, self._threads, progress, self._device)
 
     def _own(self) -> Floats:
         """(g,) similarity of the rows of each group with each other."""
