@@ -15,6 +15,8 @@ from pycurate.api.dedup_settings import Mode, Settings
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
 from pycurate.engine import NoProgress, Progress
+from pycurate.errors import InputError
+from pycurate.kernels.device import device_of
 from pycurate.ops.dedup.removal import Duplicates, Removal
 from pycurate.pipeline.cluster_join import Clustering
 from pycurate.pipeline.workspace import Workspace
@@ -83,6 +85,7 @@ def dedup(
     max_pairs: int = MAX_PAIRS,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> DedupResult:
     """Keep one of each group of rows whose embeddings are alike by cosine, as SemDeDup (Abbas et al., 2023) does.
@@ -123,6 +126,9 @@ def dedup(
         Cap on what the process takes, clean pages of files not counted; default half of what is allowed.
     threads, progress
         Processors by default; told of stages.
+    device
+        ``"cpu"``, the default; ``"cuda"``, ``"cuda:1"`` or ``"auto"``: in exact mode rows are compared on a GPU. The
+        files are the same.
 
     Returns
     -------
@@ -137,7 +143,10 @@ def dedup(
     settings = Settings(mode, removal, eps, threshold, floor, strict, priority, clustering, min_recall, max_pairs)
     given = RowInput(rows, embedding)
     given.check_priority(priority)
-    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress())
+    place = device_of(device)
+    if place is not None and mode != "exact":
+        raise InputError(f"device: a GPU compares rows in exact mode, not in {mode} mode; pass device='cpu'")
+    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress(), place)
     with Workspace(run.out).lock():
         run.require_question({"rows": given.facts(), **settings.question()})
         store = run.stored(settings.floor) or run.search(settings)

@@ -149,7 +149,7 @@ class _Append:
             known,
             float32_of("floor", self.before.floor),
             (folders[0], folders[1]),
-            How("cosine", "exact", thread_count_of(self.run.threads), told.tell),
+            How("cosine", "exact", thread_count_of(self.run.threads), told.tell, self.run.device),
             left_bytes,
         )
         begin = len(self.before)

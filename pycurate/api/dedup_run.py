@@ -50,6 +50,7 @@ class Run:
     memory_bytes: int | None
     threads: int | None
     progress: Progress
+    device: int | None = None  # number of the GPU that compares rows in exact mode; None: the CPU
 
     def require_question(self, question: dict[str, Any]) -> None:
         """WorkspaceError where the folder is about something else; else it says from now on what it is about."""
@@ -115,7 +116,7 @@ class Run:
         decided: Duplicates | None = None,
     ) -> Arrays:
         """Greedy removal at one threshold, without pairs."""
-        how = How("cosine", "exact", thread_count_of(self.threads), told.tell)
+        how = How("cosine", "exact", thread_count_of(self.threads), told.tell, self.device)
         folder = self.out / SEARCH / "greedy"
         return search_greedily(candidates, source, rank, threshold, strict, folder, how, left_bytes, decided=decided)
 
@@ -129,9 +130,8 @@ class Run:
     ) -> SimilarityJoin:
         """A join in a folder of its own."""
         threads = thread_count_of(self.threads)
-        return SimilarityJoin(
-            source, other, self.out / SEARCH / name, "cosine", "exact", left_bytes, threads, told.tell
-        )
+        folder = self.out / SEARCH / name
+        return SimilarityJoin(source, other, folder, "cosine", "exact", left_bytes, threads, told.tell, self.device)
 
     def write_store(
         self, facts: dict[str, Any], arrays: Arrays, uids: UidArray, rank: Indices, unjudged: Indices

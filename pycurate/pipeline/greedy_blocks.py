@@ -171,7 +171,9 @@ class AllRows:
 def left_block(rows: NDArray[Any], element: str, how: How) -> LeftBlock:
     """Rows to compare with others like them."""
     step = max(1, len(rows) // SAMPLE_ROWS)
-    return LeftBlock(rows, element, how.metric, how.precision, how.threads, rows[::step][:SAMPLE_ROWS], len(rows))
+    return LeftBlock(
+        rows, element, how.metric, how.precision, how.threads, rows[::step][:SAMPLE_ROWS], len(rows), how.device
+    )
 
 
 def state_of(ranks: Indices, best: Floats) -> State:

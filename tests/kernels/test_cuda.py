@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,3 +189,25 @@ def test_the_module_imports_without_a_driver() -> None:
     if not cuda_support().built:
         pytest.skip("built without CUDA kernels")
     assert devices.cuda_kernels().most_neighbors == 128
+
+
+@needs_gpu
+def test_joins_larger_than_a_block_equal_the_cpu(tmp_path: Path) -> None:
+    x = rows(30_000, 96)
+    cap = 200 << 20
+    ours = pycurate.similarity_join(x, tmp_path / "gpu", memory_bytes=cap, device="cuda")
+    theirs = pycurate.similarity_join(x, tmp_path / "cpu", memory_bytes=cap)
+    for question, arguments in (("pairs_above", (0.9,)), ("count_above", (0.8,)), ("nearest", (9,))):
+        a, b = getattr(ours, question)(*arguments), getattr(theirs, question)(*arguments)
+        for name in (field for field in dir(a) if not field.startswith("_")):
+            if isinstance(getattr(a, name), np.ndarray):
+                np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=f"{question} {name}")
+
+
+def test_a_join_out_of_core_says_what_a_gpu_would_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_support(monkeypatch, CudaSupport(True, 0, ()))
+    for join in (pycurate.similarity_join, pycurate.dedup):
+        with pytest.raises(ValueError, match="no CUDA driver was found"):
+            join(rows(50, 8), tmp_path / join.__name__, device="cuda")
+    with pytest.raises(ValueError, match="no CUDA driver was found"):
+        pycurate.pair_similarity(rows(9, 8), rows(9, 8), device="cuda")
