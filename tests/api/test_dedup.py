@@ -118,7 +118,7 @@ def test_settings_have_the_names_and_defaults_of_dedup() -> None:
     for field in fields(Settings):
         assert takes[field.name].default == field.default
     assert set(takes) - {field.name for field in fields(Settings)} == {
-        "rows", "out", "embedding", "memory_bytes", "threads", "progress",
+        "rows", "out", "embedding", "memory_bytes", "threads", "device", "progress",
     }  # fmt: skip
 
 
