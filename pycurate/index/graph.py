@@ -131,7 +131,7 @@ class KnnGraph:
         self,
         out: str | os.PathLike[str] | None = None,
         *,
-        keep: Literal["union", "mutual"] = "union",
+        keep: Literal["union", "mutual", "sum"] = "union",
         edges_in_memory: int = EDGES_IN_MEMORY,
     ) -> KnnGraph:
         """The graph with every edge in both directions, each row's neighbours rising.
@@ -143,17 +143,18 @@ class KnnGraph:
             first written there in order of the rows they begin at, and then merged range by range. In memory by
             default.
         keep
-            ``"union"``: edges found from either end; ``"mutual"``: only those found from both.
+            ``"union"``: edges found from either end; ``"mutual"``: only those found from both; ``"sum"``: the union,
+            the weights of both directions added (W + Wᵀ), so that an edge found from both ends weighs twice.
         edges_in_memory
             Edges that are sorted at a time, and so how much memory it takes (40 bytes each). The result does not
             depend on it.
 
         Notes
         -----
-        A similarity is the same bits from both ends, so it does not matter whose weight is taken.
+        A similarity is the same bits from both ends, so it does not matter whose weight ``union`` and ``mutual`` take.
         """
-        if keep not in ("union", "mutual"):
-            raise InputError(f"keep: expected 'union' or 'mutual', got {keep!r}")
+        if keep not in ("union", "mutual", "sum"):
+            raise InputError(f"keep: expected 'union', 'mutual' or 'sum', got {keep!r}")
         if out is None:
             parts = list(self._symmetric_parts(keep, edges_in_memory, np.empty))
             indptr = np.zeros(len(self) + 1, np.uint64)
@@ -189,7 +190,9 @@ class KnnGraph:
             row, col, weight = row[order], col[order], weight[order]
             again = np.zeros(len(row), np.bool_)
             again[1:] = (row[1:] == row[:-1]) & (col[1:] == col[:-1])
-            kept = ~again if keep == "union" else again
+            if keep == "sum":
+                weight[:-1][again[1:]] += weight[1:][again[1:]]
+            kept = again if keep == "mutual" else ~again
             degrees = np.bincount(row[kept] - first, minlength=last - first).astype(np.uint64)
             yield degrees, col[kept], weight[kept]
 
