@@ -87,6 +87,14 @@ std::size_t width_of(const py::array& state, const char* name) {
     return width;
 }
 
+/// Throw unless `state` has the rows of the range, whose own values a sweep looks at.
+template <class T>
+void check_rows(const py::array& state, const Edges<T>& edges) {
+    if (static_cast<std::size_t>(state.shape(0)) < edges.first_row + edges.rows)
+        throw py::value_error("state: expected at least " + std::to_string(edges.first_row + edges.rows) +
+                              " rows, got " + std::to_string(state.shape(0)));
+}
+
 py::object first_misplaced(const py::array& indptr, const py::array& indices) {
     Edges<float> edges{elements<std::uint64_t>(indptr, "indptr"),   nullptr,
                        indices.dtype().equal(py::dtype("uint64")),  nullptr,
@@ -186,6 +194,7 @@ Doubles sweep_dense_as(const py::array& indptr, const py::array& indices, const 
     DenseSweep<T> sweep{};
     sweep.width = width_of(state, "state");
     sweep.edges = edges_of<T>(indptr, indices, values, first_row);
+    check_rows(state, sweep.edges);
     sweep.seeds = seeds_of<T>(seeds, seed_labels, seed_values, clamped, sweep.edges.rows, sweep.width);
     const auto size = static_cast<py::ssize_t>(sweep.edges.rows * sweep.width);
     sweep.state = elements<T>(state, "state");
@@ -224,6 +233,7 @@ Doubles sweep_top_(const py::array& indptr, const py::array& indices, const py::
     if (sweep.kept == 0) throw py::value_error("state: expected at least one column");
     sweep.labels = labels;
     sweep.edges = edges_of<float>(indptr, indices, values, first_row);
+    check_rows(state, sweep.edges);
     sweep.seeds = seeds_of<float>(seeds, seed_labels, seed_values, clamped, sweep.edges.rows, labels);
     const auto size = static_cast<py::ssize_t>(sweep.edges.rows * sweep.kept);
     if (!(out.flags() & py::array::c_style) || !out.writeable() || out.size() != size)

@@ -304,6 +304,8 @@ def test_bad_rows_are_named() -> None:
     out = np.empty_like(state)
     with pytest.raises(ValueError, match="multiple of 16"):
         sweep_dense(matrix, None, np.zeros((20, 5), np.float32), out, alpha=1)
+    with pytest.raises(ValueError, match="state: expected at least 20 rows, got 19"):
+        sweep_dense(matrix, None, state[:19], out, alpha=1)
     with pytest.raises(ValueError, match="out: expected 320 elements"):
         sweep_dense(matrix, None, state, out[:5], alpha=1)
     with pytest.raises(TypeError, match="values: expected dtype float64"):
