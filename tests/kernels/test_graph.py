@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -200,7 +201,7 @@ def test_parts_of_the_rows_give_what_all_give(parts: int) -> None:
     expected = sweep_dense(matrix, seeds, state, whole, alpha=0.9)
     bounds = [BLOCK_ROWS * p for p in range(parts)] + [n]
     changes = []
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in itertools.pairwise(bounds):
         edges = slice(int(matrix.indptr[first]), int(matrix.indptr[last]))
         part = SparseRows(matrix.indptr[first : last + 1], matrix.indices[edges], matrix.values[edges], first)
         out = np.empty((last - first, state.shape[1]), np.float32)
@@ -327,7 +328,11 @@ def test_ctrl_c_stops_a_long_sweep() -> None:
     matrix = SparseRows(indptr, random.integers(0, n, n * degree, dtype=np.uint32), np.ones(n * degree, np.float32))
     state = np.zeros((n, 512), np.float32)
     out = np.empty_like(state)
-    with pytest.raises(KeyboardInterrupt):
-        threading.Thread(target=lambda: (time.sleep(0.2), os.kill(os.getpid(), signal.SIGINT))).start()
-        for _ in range(50):
+
+    def sweeps_of_many_seconds() -> None:
+        for _ in range(200):
             sweep_dense(matrix, None, state, out, alpha=1, threads=1)
+
+    threading.Thread(target=lambda: (time.sleep(0.2), os.kill(os.getpid(), signal.SIGINT))).start()
+    with pytest.raises(KeyboardInterrupt):
+        sweeps_of_many_seconds()

@@ -14,9 +14,10 @@ from pycurate.errors import InputError
 from pycurate.index.graph import KnnGraph
 from pycurate.index.graph_build import knn_graph
 from pycurate.kernels.fused_similarity import nearest
-from pycurate.ops.labels.propagation import checked_seeds, propagate
+from pycurate.ops.labels.propagation import checked_seeds, solve
 from pycurate.ops.labels.propagation_matrix import edge_weights, graph_of
-from pycurate.ops.labels.propagation_settings import Balance, Solver, Weight, settings_of
+from pycurate.ops.labels.propagation_settings import Solver, Weight, settings_of
+from pycurate.ops.labels.propagation_solvers import Problem
 
 _BLOCK_VALUES = 1 << 21
 
@@ -73,7 +74,7 @@ class KnnLabelSpreading:
         metric: Literal["l2", "cosine", "inner_product", "precomputed"] = "l2",
         weight: Weight = "binary",
         symmetrize: bool = False,
-        balance: Balance = "none",
+        balance: Literal["none", "seeds"] = "none",
         solver: Solver = "power",
         threads: int | None = None,
     ) -> None:
@@ -88,7 +89,7 @@ class KnnLabelSpreading:
         self.solver = solver
         self.threads = threads
 
-    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803  scikit-learn's name
+    def fit(self, X: Any, y: Any) -> Self:
         """Spread the labels of ``y`` over all rows.
 
         Parameters
@@ -122,26 +123,29 @@ class KnnLabelSpreading:
                 "dtype": "float32" if self.solver == "cg" else "float64",
             },
         )
+        if self.balance not in ("none", "seeds"):
+            raise InputError(f"balance: expected 'none' or 'seeds', got {self.balance!r}")
         seeds = checked_seeds(labels, len(graph), None, False, settings)
         below = float(np.nextafter(self.tol, -1))  # scikit-learn asks for less than tol
-        found = propagate(graph, seeds, settings, limit=below, threads=self.threads)
-        if not found.converged:
+        solved = solve(graph, Problem.of(settings, seeds), limit=below, threads=self.threads)
+        if not solved.converged:
             warnings.warn(
-                f"max_iter={self.max_iter} sweeps ended with a change that is not below tol={self.tol}; raise one of them",
+                f"max_iter={self.max_iter} sweeps ended with a change not below tol={self.tol}; raise one of them",
                 UserWarning,
                 stacklevel=2,
             )
-        assert found.distributions is not None
+        values = np.maximum(solved.state[:, : len(classes)].astype(np.float64, copy=False), 0)
+        sums = values.sum(axis=1)
         self.X_ = rows if rows is not None else graph
         self.classes_: NDArray[Any] = classes
-        self.label_distributions_: NDArray[np.float64] = found.distributions.astype(np.float64, copy=False)
-        self.transduction_ = _named(found.labels, classes)
-        self.n_iter_ = found.sweeps
+        self.label_distributions_: NDArray[np.float64] = values / np.where(sums > 0, sums, 1)[:, None]
+        self.transduction_ = _named(np.where(sums > 0, values.argmax(axis=1), -1), classes)
+        self.n_iter_ = len(solved.changes)
         if rows is not None:
             self.n_features_in_ = rows.shape[1]
         return self
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """(m, C) distributions of other rows: the weighted mean of those of their nearest rows of the fit.
 
         With metric="precomputed" X is a CSR array (m, n) or (m, k) row numbers and similarities. A row whose nearest
@@ -161,12 +165,12 @@ class KnnLabelSpreading:
         total = sums.sum(axis=1)
         return sums / np.where(total > 0, total, 1)[:, None]
 
-    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+    def predict(self, X: Any) -> NDArray[Any]:
         """(m,) most likely label of other rows; -1 for a row whose nearest rows no label reached."""
         shares = self.predict_proba(X)
         return _named(np.where(shares.any(axis=1), shares.argmax(axis=1), -1), self.classes_)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Share of rows whose predicted label is that of ``y``."""
         return float(np.average(self.predict(X) == np.asarray(y), weights=sample_weight))
 
@@ -221,8 +225,8 @@ class KnnLabelSpreading:
     def _neighbors_of(self, x: Any) -> tuple[NDArray[np.uint64], NDArray[Any], NDArray[Any]]:
         if self.metric == "precomputed":
             if isinstance(x, tuple):
-                near = graph_of(x)
-                found = near.indptr, near.indices, near.weights
+                given = graph_of(x)
+                found = given.indptr, given.indices, given.weights
             else:
                 if not all(hasattr(x, name) for name in ("indptr", "indices", "data")):
                     raise InputError(

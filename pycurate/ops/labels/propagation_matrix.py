@@ -57,7 +57,9 @@ def graph_of(graph: Any) -> KnnGraph:
     if len(indices) and int(indices.min()) < 0:
         raise InputError(f"graph: expected indices from 0 to {graph.shape[0] - 1}, got {indices.min()}")
     wide = np.uint64 if graph.shape[0] > np.iinfo(np.uint32).max else np.uint32
-    return KnnGraph(np.asarray(graph.indptr).astype(np.uint64), indices.astype(wide), np.asarray(graph.data, np.float32))
+    return KnnGraph(
+        np.asarray(graph.indptr).astype(np.uint64), indices.astype(wide), np.asarray(graph.data, np.float32)
+    )
 
 
 def _of_neighbors(indices: Any, similarities: Any) -> KnnGraph:
@@ -113,9 +115,7 @@ def edge_weights(similarities: NDArray[Any], weight: Weight, first_edge: int = 0
     return raised.astype(np.float32)
 
 
-def propagation_matrix(
-    graph: KnnGraph, settings: PropagationSettings, threads: int | None = None
-) -> PropagationMatrix:
+def propagation_matrix(graph: KnnGraph, settings: PropagationSettings, threads: int | None = None) -> PropagationMatrix:
     """The matrix of a graph in memory.
 
     Raises

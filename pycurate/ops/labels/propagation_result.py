@@ -139,19 +139,26 @@ def finished_rows(
             yield rows, _finish_dense(state[rows], seeds.classes, factors, settings.dtype)
 
 
-def class_factors(
-    state: NDArray[Any], seeds: LabelSeeds, settings: PropagationSettings, prior: NDArray[np.float64] | None
-) -> NDArray[np.float64] | None:
-    """What the values of each class are multiplied by in the end; None for nothing."""
+def checked_prior(prior: Any, seeds: LabelSeeds, settings: PropagationSettings) -> NDArray[np.float64] | None:
+    """(C,) shares of the classes for balance="mass": ``prior``, or those of the seeds; None for another balance."""
     if settings.balance != "mass":
         if prior is not None:
             raise InputError("prior: it is what balance='mass' gives each class; pass that, too, or no prior")
         return None
-    if seeds.multi_label:
-        raise InputError("balance: classes of multi-label seeds are independent; pass balance='none'")
-    share = seeds.weight_of_class / seeds.weight_of_class.sum() if prior is None else np.asarray(prior, np.float64)
-    if share.shape != (seeds.classes,) or not ((share >= 0) & (share < np.inf)).all():
-        raise InputError(f"prior: expected {seeds.classes} numbers from 0 on, got {share.shape}: {share}")
+    if prior is None:
+        return np.asarray(seeds.weight_of_class / seeds.weight_of_class.sum(), np.float64)
+    share = np.asarray(prior, np.float64)
+    if share.shape != (seeds.classes,) or not ((share >= 0) & (share < np.inf)).all() or not share.any():
+        raise InputError(f"prior: expected {seeds.classes} numbers from 0 on, not all 0, got {share}")
+    return np.asarray(share / share.sum(), np.float64)
+
+
+def class_factors(
+    state: NDArray[Any], seeds: LabelSeeds, settings: PropagationSettings, prior: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    """What the values of each class are multiplied by in the end; None for nothing."""
+    if prior is None:
+        return None
     total = np.zeros(seeds.classes)
     step = max(1, _BLOCK_VALUES // state.shape[1])
     for first in range(0, len(state), step):
@@ -161,7 +168,7 @@ def class_factors(
         else:
             there = part["label"] != NO_LABEL
             total += np.bincount(part["label"][there], part["value"][there], seeds.classes)
-    return np.divide(share, total, out=np.zeros_like(total), where=total > 0)
+    return np.divide(prior, total, out=np.zeros_like(total), where=total > 0)
 
 
 def _finish_dense(state: NDArray[Any], classes: int, factors: NDArray[np.float64] | None, dtype: str) -> FinishedRows:

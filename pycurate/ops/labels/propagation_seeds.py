@@ -62,9 +62,7 @@ class LabelSeeds:
         values = self.values * factor
         if per_class:
             values = values / self.weight_of_class[self.labels]
-        return SeedRows(
-            self.indptr, self.labels, values.astype(dtype), self.known.astype(np.uint8) if clamp else None
-        )
+        return SeedRows(self.indptr, self.labels, values.astype(dtype), self.known.astype(np.uint8) if clamp else None)
 
 
 def seeds_of(labels: Any, n: int, classes: int | None, multi_label: bool) -> LabelSeeds:
@@ -99,8 +97,8 @@ def seeds_of(labels: Any, n: int, classes: int | None, multi_label: bool) -> Lab
 def _hard(labels: NDArray[Any], classes: int | None) -> LabelSeeds:
     if labels.dtype.kind not in "iu":
         raise InputError(
-            f"labels: expected integers, -1 for an unlabelled row, got dtype {labels.dtype}; number the names of classes "
-            "with numpy.unique(..., return_inverse=True)"
+            f"labels: expected integers, -1 for an unlabelled row, got dtype {labels.dtype}; number the names of "
+            "classes with numpy.unique(..., return_inverse=True)"
         )
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (-1, -1)
     limit = classes if classes is not None else high + 1
@@ -137,12 +135,16 @@ def _soft(labels: NDArray[Any]) -> LabelSeeds:
 
 def _many(labels: NDArray[Any]) -> LabelSeeds:
     if labels.dtype.kind == "b":
-        raise InputError("labels: bool rows cannot say that nothing is known; pass int8 with -1 in rows without a label")
+        raise InputError(
+            "labels: bool rows cannot say that nothing is known; pass int8 with -1 in rows without a label"
+        )
     unknown = (labels == -1).all(axis=1) if labels.shape[1] else np.ones(len(labels), np.bool_)
     values = _probabilities(np.where(unknown[:, None], 0, labels))
     if values.max(initial=0) > 1:
         row = int(np.flatnonzero((values > 1).any(axis=1))[0])
-        raise InputError(f"labels: expected values from 0 to 1, or -1 in a whole row, got {values[row].max()} at row {row:,}")
+        raise InputError(
+            f"labels: expected values from 0 to 1, or -1 in a whole row, got {values[row].max()} at row {row:,}"
+        )
     return _compressed(np.column_stack([values, ~unknown]), ~unknown, True)
 
 

@@ -102,8 +102,8 @@ class PropagationSettings:
 PRESETS: dict[str, dict[str, Any]] = {
     # Zhou, Bousquet, Lal, Weston, Schoelkopf: Learning with local and global consistency (2003), section 3: 0.99.
     "zhou": {"method": "spread", "solver": "chebyshev", "alpha": 0.99, "weight": 1.0, "symmetrize": True},
-    # Iscen, Tolias, Avrithis, Chum: Label propagation for deep semi-supervised learning (2019): gamma = 3, alpha = 0.99,
-    # conjugate gradients, of which the published code takes 20; seeds of a class weigh 1 together.
+    # Iscen, Tolias, Avrithis, Chum: Label propagation for deep semi-supervised learning (2019): gamma = 3, alpha =
+    # 0.99, conjugate gradients, of which the published code takes 20; seeds of a class weigh 1 together.
     "iscen": {
         "method": "spread",
         "solver": "cg",
@@ -130,11 +130,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 def settings_of(preset: str | None, given: dict[str, Any]) -> PropagationSettings:
     """The settings of a preset with those that are given in their place; None is not given.
 
-    With ``top``, or for ``harmonic`` or ``vote``, a solver that is not given is ``power``: the others do not go with it.
+    A solver that is not given is one that goes with the rest: ``power`` with ``top``, for ``vote`` and for a directed
+    graph, ``cg`` for ``harmonic``.
     """
     if preset is not None and preset not in PRESETS:
         raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
-    values = {**(PRESETS[preset] if preset else {}), **{name: value for name, value in given.items() if value is not None}}
+    values = {
+        **(PRESETS[preset] if preset else {}),
+        **{name: value for name, value in given.items() if value is not None},
+    }
     if given.get("solver") is None:
         if values.get("method") == "harmonic" and values.get("top") is None:
             values["solver"] = "cg" if values.get("symmetrize", True) else "power"

@@ -114,9 +114,7 @@ class Problem:
             return sweep_top(matrix, seeds, state, out, labels=labels, alpha=self.alpha, threads=threads)
         if omega is None:
             return sweep_dense(matrix, seeds, state, out, alpha=self.alpha, threads=threads)
-        return sweep_dense(
-            matrix, seeds, state, out, alpha=self.alpha, omega=omega, previous=previous, threads=threads
-        )
+        return sweep_dense(matrix, seeds, state, out, alpha=self.alpha, omega=omega, previous=previous, threads=threads)
 
 
 class MemoryStates:
@@ -171,6 +169,7 @@ class Solved:
     state: NDArray[Any]
     changes: list[float]
     converged: bool
+    loops: int
 
 
 def conjugate_gradients(
@@ -194,23 +193,25 @@ def conjugate_gradients(
     x, direction, product = np.zeros_like(right), right.copy(), state
     none = np.zeros(problem.width, np.float32)
     squares, sizes = cg_step(x, right, direction, direction, none, threads)
-    first, limit = squares, settings.tol * math.fsum(sizes)
+    first, whole = squares, math.fsum(sizes)
+    limit, unit = settings.tol * whole, problem.size / whole if whole else 0.0
     changes: list[float] = []
-    converged = math.fsum(sizes) <= limit
+    converged = whole <= limit
     while not converged and len(changes) < settings.sweeps:
         dots = cg_product(matrix.rows, clamped, direction, product, problem.alpha, threads)
         going = (squares > settings.tol**2 * first) & (dots > 0)
         step = np.where(going, squares / np.where(going, dots, 1), 0).astype(np.float32)
         last = squares
         squares, sizes = cg_step(x, right, direction, product, step, threads)
-        changes.append(math.fsum(sizes))
+        size = math.fsum(sizes)
+        changes.append(size * unit)
         if told is not None:
             told(len(changes), changes[-1])
-        converged = changes[-1] <= limit or bool((squares <= settings.tol**2 * first).all())
+        converged = size <= limit or bool((squares <= settings.tol**2 * first).all())
         ratio = np.where(going, squares / np.where(going, last, 1), 0).astype(np.float32)
         cg_turn(right, ratio, direction, threads)
     if clamped is not None:
         x *= root_scale(matrix.degrees)[:, None].astype(np.float32)
         known = np.flatnonzero(clamped)
         x[known] = problem.start(0, n)[known]
-    return Solved(x, changes, converged)
+    return Solved(x, changes, converged, matrix.loops)
