@@ -14,6 +14,7 @@ _HOME = {
     "Clustering": "pycurate.api.dedup_settings",
     "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
+    "KnnLabelSpreading": "pycurate.ops.labels.knn_label_spreading",
     "Recipe": "pycurate.recipes",
     "Subset": "pycurate.io.subset",
     "assign": "pycurate.index.kmeans",
@@ -49,6 +50,7 @@ _HOME = {
     "perceptual_duplicates": "pycurate.ops.dedup.perceptual",
     "perceptual_hashes": "pycurate.ops.dedup.perceptual",
     "plan": "pycurate.api.plan",
+    "propagate_labels": "pycurate.api.propagation",
     "recall_certificate": "pycurate.index.certificate",
     "run": "pycurate.api.run",
     "similarity_join": "pycurate.api.similarity",
@@ -59,6 +61,7 @@ __all__ = [
     "Clustering",
     "DuplicateStore",
     "KnnGraph",
+    "KnnLabelSpreading",
     "Recipe",
     "Subset",
     "__version__",
@@ -95,6 +98,7 @@ __all__ = [
     "perceptual_duplicates",
     "perceptual_hashes",
     "plan",
+    "propagate_labels",
     "recall_certificate",
     "run",
     "similarity_join",
@@ -113,6 +117,7 @@ if TYPE_CHECKING:
     from pycurate.api.doctor import doctor
     from pycurate.api.pack import build_pack
     from pycurate.api.plan import plan
+    from pycurate.api.propagation import propagate_labels
     from pycurate.api.run import run
     from pycurate.api.search import open_index
     from pycurate.api.similarity import similarity_join
@@ -148,6 +153,7 @@ if TYPE_CHECKING:
         minhash_signatures,
     )
     from pycurate.ops.dedup.perceptual import perceptual_duplicates, perceptual_hashes
+    from pycurate.ops.labels.knn_label_spreading import KnnLabelSpreading
     from pycurate.recipes import Recipe
 
 

@@ -172,14 +172,14 @@ class KnnGraph:
     ) -> Iterator[tuple[NDArray[np.uint64], NDArray[Any], NDArray[Any]]]:
         """Degrees, indices and weights of consecutive ranges of rows."""
         arriving = np.zeros(len(self) + 1, np.uint64)  # where the reversed edges of each row begin
-        for start in range(0, self.edges, EDGES_IN_MEMORY):
-            ends = self.indices[start : start + EDGES_IN_MEMORY].astype(np.int64)
+        for start in range(0, self.edges, edges_in_memory):
+            ends = self.indices[start : start + edges_in_memory].astype(np.int64)
             arriving[1:] += np.bincount(ends, minlength=len(self)).astype(np.uint64)
         np.cumsum(arriving, out=arriving)
         ranges = list(_row_ranges(self.indptr + arriving, edges_in_memory))
         kind = np.dtype([("row", self.indices.dtype), ("col", self.indices.dtype), ("weight", self.weights.dtype)])
         reversed_edges = allocate(self.edges, kind)
-        self._scatter(reversed_edges, arriving, ranges)
+        self._scatter(reversed_edges, arriving, ranges, edges_in_memory)
         for first, last in ranges:
             part = slice(int(self.indptr[first]), int(self.indptr[last]))
             back = reversed_edges[int(arriving[first]) : int(arriving[last])]
@@ -197,12 +197,16 @@ class KnnGraph:
             yield degrees, col[kept], weight[kept]
 
     def _scatter(
-        self, reversed_edges: NDArray[Any], arriving: NDArray[np.uint64], ranges: list[tuple[int, int]]
+        self,
+        reversed_edges: NDArray[Any],
+        arriving: NDArray[np.uint64],
+        ranges: list[tuple[int, int]],
+        edges_in_memory: int,
     ) -> None:
         """Write every edge, reversed, to the place of the range of rows it then begins in."""
         bounds = np.array([first for first, _ in ranges[1:]], np.int64)
         filled = [int(arriving[first]) for first, _ in ranges]
-        for first, last in _row_ranges(self.indptr, EDGES_IN_MEMORY):
+        for first, last in _row_ranges(self.indptr, edges_in_memory):
             part = slice(int(self.indptr[first]), int(self.indptr[last]))
             ends = self.indices[part]
             edges = np.empty(len(ends), reversed_edges.dtype)
@@ -216,6 +220,8 @@ class KnnGraph:
                 place = filled[number]
                 reversed_edges[place : place + count] = edges[order[start : start + count]]
                 filled[number], start = place + count, start + count
+            if isinstance(reversed_edges, np.memmap):
+                reversed_edges.flush()  # pages that are not written yet take memory
 
 
 class GraphWriter:

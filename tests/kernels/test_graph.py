@@ -139,7 +139,7 @@ def test_nan_and_infinity_stay_in_their_columns(dtype: str) -> None:
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("kept", [1, 3, 4, 8])
-@pytest.mark.parametrize("classes", [1, 2, 7, 1000])
+@pytest.mark.parametrize("classes", [1, 2, 7, 2000])
 @pytest.mark.parametrize("n", SIZES)
 def test_a_top_sweep_equals_the_definition(n: int, classes: int, kept: int) -> None:
     # Values are multiples of 2^-12 below 16, so that float32 sums are exact and ties are ties.

@@ -78,8 +78,12 @@ bool dense_of(const DenseSweep<T>& sweep, std::size_t threads, const Poll& poll,
 }
 
 struct TableBuffers {
-    explicit TableBuffers(std::size_t labels) : slots(labels), touched(labels) {}
-    std::vector<Slot> slots;
+    explicit TableBuffers(std::size_t labels)
+        : sums(padded(labels)),
+          seen(labels > table_labels ? labels : 0),
+          touched(labels > table_labels ? labels : 0) {}
+    std::vector<float> sums;
+    std::vector<std::uint8_t> seen;
     std::vector<std::uint32_t> touched;
 };
 
@@ -105,7 +109,8 @@ bool sweep_top(const TopSweep& sweep, std::size_t threads, const Poll& poll) {
     return by_blocks(
         sweep.edges.rows, threads, poll, [&](std::size_t block, std::size_t begin, std::size_t end) {
             auto room = rooms.take();
-            sweep.changes[block] = kernel(sweep, begin, end, {room->slots.data(), room->touched.data()});
+            sweep.changes[block] =
+                kernel(sweep, begin, end, {room->sums.data(), room->seen.data(), room->touched.data()});
             rooms.give(std::move(room));
         });
 }

@@ -11,15 +11,15 @@ struct RowRoom {
     T* seeds;  // zero between rows
 };
 
-/// Room for one row of a top sweep: (labels,) slots, all unseen between rows, and the labels touched.
-struct Slot {
-    float value;
-    std::uint32_t seen;
-};
+/// Room for one row of a top sweep: sums by label; none is seen between rows.
 struct TableRoom {
-    Slot* slots;
-    std::uint32_t* touched;
+    float* sums;             // (padded(labels),)
+    std::uint8_t* seen;      // (labels,), not used up to table_labels
+    std::uint32_t* touched;  // (labels,), likewise
 };
+/// Up to so many labels a row's sums are cleared whole: 4 KiB, the work of some 60 vectors.
+constexpr std::size_t table_labels = 1024;
+constexpr std::size_t padded(std::size_t labels) noexcept { return (labels + 15) / 16 * 16; }
 
 constexpr std::size_t change_lanes = 16;
 

@@ -94,29 +94,74 @@ void dense(const DenseSweep<typename V::Value>& sweep, std::size_t begin, std::s
 
 // -- the largest few ---------------------------------------------------------------------------------------
 
-inline std::uint32_t touch(TableRoom room, std::uint32_t touched, std::uint32_t label) noexcept {
-    if (room.slots[label].seen != 0) return touched;
-    room.slots[label] = {0.0f, 1};
-    room.touched[touched] = label;
-    return touched + 1;
-}
-
-/// Sums of the values that the neighbours hold, by label; how many labels there are.
-template <class Index>
-std::uint32_t scatter(const Index* indices, const float* values, std::size_t degree, const TopSweep& sweep,
-                      TableRoom room) noexcept {
-    std::uint32_t touched = 0;
-    for (std::size_t e = 0; e < degree; ++e) {
-        if (e + 8 < degree)  // a line or two a neighbour, at random: memory answers in the order asked
-            __builtin_prefetch(sweep.state + static_cast<std::size_t>(indices[e + 8]) * sweep.kept);
-        const Labelled* held = sweep.state + static_cast<std::size_t>(indices[e]) * sweep.kept;
-        for (std::size_t k = 0; k < sweep.kept && held[k].label != no_label; ++k) {
-            touched = touch(room, touched, held[k].label);
-            float& sum = room.slots[held[k].label].value;
-            sum = __builtin_fmaf(values[e], held[k].value, sum);
+/// Sums by label in a table that is cleared for every row: quickest where it takes few lines.
+struct Table {
+    TableRoom room;
+    std::size_t labels;
+    void clear() noexcept {
+        for (std::size_t c = 0; c < labels; ++c) room.sums[c] = 0;
+    }
+    float& at(std::uint32_t label) noexcept { return room.sums[label]; }
+    void scale(float alpha) noexcept {
+        for (std::size_t c = 0; c < labels; ++c) room.sums[c] *= alpha;
+    }
+    /// Those above what `least()` is at the time; the others need not be named.
+    template <class Least, class Each>
+    void each_above(const Least& least, const Each& each) noexcept {
+        constexpr std::size_t step = 16;
+        for (std::size_t c = 0; c < labels; c += step) {
+            const float bound = least();
+            bool some = false;
+            for (std::size_t l = 0; l < step; ++l) some |= room.sums[c + l] > bound;
+            if (!some) continue;
+            for (std::size_t l = 0; l < step; ++l)
+                if (room.sums[c + l] > least()) each(static_cast<std::uint32_t>(c + l), room.sums[c + l]);
         }
     }
-    return touched;
+};
+
+/// The same with a list of the labels that are there, which alone are cleared.
+struct List {
+    TableRoom room;
+    std::uint32_t touched = 0;
+    void clear() noexcept {
+        for (std::uint32_t t = 0; t < touched; ++t) room.seen[room.touched[t]] = 0;
+        touched = 0;
+    }
+    float& at(std::uint32_t label) noexcept {
+        if (room.seen[label] == 0) {
+            room.seen[label] = 1;
+            room.sums[label] = 0;
+            room.touched[touched++] = label;
+        }
+        return room.sums[label];
+    }
+    void scale(float alpha) noexcept {
+        for (std::uint32_t t = 0; t < touched; ++t) room.sums[room.touched[t]] *= alpha;
+    }
+    template <class Least, class Each>
+    void each_above(const Least&, const Each& each) noexcept {
+        for (std::uint32_t t = 0; t < touched; ++t) each(room.touched[t], room.sums[room.touched[t]]);
+    }
+};
+
+/// Add the values that the neighbours in edges `first` to `last` - 1 hold; there are `count` edges.
+template <class Sums, class Index>
+void scatter(const Index* indices, std::size_t first, std::size_t last, std::size_t count,
+             const TopSweep& sweep, Sums& sums) noexcept {
+    // A line or two a neighbour, at random: those of the next rows are asked for in time, too.
+    constexpr std::size_t ahead = 16;
+    const std::size_t kept = sweep.kept;
+    for (std::size_t e = first; e < last; ++e) {
+        if (e + ahead < count)
+            __builtin_prefetch(sweep.state + static_cast<std::size_t>(indices[e + ahead]) * kept);
+        const Labelled* held = sweep.state + static_cast<std::size_t>(indices[e]) * kept;
+        const float weight = sweep.edges.values[e];
+        for (std::size_t k = 0; k < kept && held[k].label != no_label; ++k) {
+            float& sum = sums.at(held[k].label);
+            sum = __builtin_fmaf(weight, held[k].value, sum);
+        }
+    }
 }
 
 /// Put in its place what belongs among the `kept` largest.
@@ -152,39 +197,40 @@ inline double change_of(const Labelled* now, const Labelled* before, std::size_t
     return change;
 }
 
-inline double top(const TopSweep& sweep, std::size_t begin, std::size_t end, TableRoom room) noexcept {
+template <class Sums>
+double top_by(const TopSweep& sweep, std::size_t begin, std::size_t end, Sums sums) noexcept {
     const auto& edges = sweep.edges;
     const auto& seeds = sweep.seeds;
+    const std::size_t count = edges.indptr[edges.rows] - edges.indptr[0];
     double change = 0;
     for (std::size_t i = begin; i < end; ++i) {
-        std::uint32_t touched = 0;
+        sums.clear();
         if (seeds.clamped == nullptr || seeds.clamped[i] == 0) {
-            const std::size_t start = edges.indptr[i] - edges.indptr[0];
-            const std::size_t degree = edges.indptr[i + 1] - edges.indptr[i];
+            const std::size_t first = edges.indptr[i] - edges.indptr[0];
+            const std::size_t last = edges.indptr[i + 1] - edges.indptr[0];
             if (edges.wide)
-                touched = scatter(static_cast<const std::uint64_t*>(edges.indices) + start,
-                                  edges.values + start, degree, sweep, room);
+                scatter(static_cast<const std::uint64_t*>(edges.indices), first, last, count, sweep, sums);
             else
-                touched = scatter(static_cast<const std::uint32_t*>(edges.indices) + start,
-                                  edges.values + start, degree, sweep, room);
+                scatter(static_cast<const std::uint32_t*>(edges.indices), first, last, count, sweep, sums);
         }
-        for (std::uint32_t t = 0; t < touched; ++t) room.slots[room.touched[t]].value *= sweep.alpha;
+        sums.scale(sweep.alpha);
         if (seeds.indptr != nullptr)
             for (std::size_t s = seeds.indptr[i] - seeds.indptr[0]; s < seeds.indptr[i + 1] - seeds.indptr[0];
-                 ++s) {
-                touched = touch(room, touched, seeds.labels[s]);
-                room.slots[seeds.labels[s]].value += seeds.values[s];
-            }
+                 ++s)
+                sums.at(seeds.labels[s]) += seeds.values[s];
         Labelled* out = sweep.out + i * sweep.kept;
         for (std::size_t k = 0; k < sweep.kept; ++k) out[k] = {no_label, 0.0f};
-        for (std::uint32_t t = 0; t < touched; ++t) {
-            Slot& slot = room.slots[room.touched[t]];
-            insert(out, sweep.kept, {room.touched[t], slot.value});
-            slot.seen = 0;
-        }
+        sums.each_above([&] { return out[sweep.kept - 1].value; },
+                        [&](std::uint32_t label, float value) { insert(out, sweep.kept, {label, value}); });
         change += change_of(out, sweep.state + (edges.first_row + i) * sweep.kept, sweep.kept);
     }
+    sums.clear();
     return change;
+}
+
+inline double top(const TopSweep& sweep, std::size_t begin, std::size_t end, TableRoom room) noexcept {
+    if (sweep.labels <= table_labels) return top_by(sweep, begin, end, Table{room, padded(sweep.labels)});
+    return top_by(sweep, begin, end, List{room});
 }
 
 // -- conjugate gradients -----------------------------------------------------------------------------------
