@@ -220,7 +220,7 @@ def _finish_top(state: NDArray[np.void], classes: int, factors: NDArray[np.float
     kept["value"] = shares
     second = shares[:, 1] if shares.shape[1] > 1 else np.zeros(len(shares))
     return FinishedRows(
-        np.where(reached, kept["label"][:, 0], -1).astype(np.int64),
+        np.where(reached, kept["label"][:, 0].astype(np.int64), -1),
         _confidence(shares, reached, classes),
         (shares[:, 0] - second).astype(np.float32),
         sums.astype(np.float32),
