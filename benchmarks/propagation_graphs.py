@@ -17,7 +17,8 @@ _BLOCK_ROWS = 1 << 16
 
 def truth(n: int, classes: int) -> NDArray[np.int64]:
     """(n,) the class of each row: that of its cluster."""
-    return np.random.default_rng(7).integers(0, classes, -(-n // CLUSTER_ROWS))[np.arange(n) // CLUSTER_ROWS]
+    clusters = -(-n // CLUSTER_ROWS)
+    return np.random.default_rng(7).permutation(clusters)[np.arange(n) // CLUSTER_ROWS] % classes
 
 
 def some_labels(n: int, classes: int, share: float) -> NDArray[np.int64]:

@@ -53,8 +53,8 @@ def propagate_labels(
         seeds weighed by class), ``"sklearn"`` (binary directed weights, alpha 0.2, 30 sweeps). The next arguments,
         where they are given, replace its own.
     method, solver, alpha, top, weight, symmetrize, balance, sweeps, tol, dtype
-        See `PropagationSettings`, where the defaults are: ``spread`` by ``chebyshev`` with alpha 0.9, s^1, until a
-        relative residual of 1e-3. A solver that is not given is one that goes with the rest.
+        See `PropagationSettings`, where the defaults are: ``spread`` with alpha 0.9 and s^1, until a relative residual
+        of 1e-3. A solver that is not given is one that goes with the rest.
     classes
         C, where some classes have no seed. Default: the largest label and 1.
     prior
@@ -98,9 +98,7 @@ def propagate_labels(
         "tol": tol,
         "dtype": dtype,
     }
-    if solver is None and preset is None and out is not None and method == "harmonic":
-        given["solver"] = "power"
-    settings = settings_of(preset, given)
+    settings = settings_of(preset, given, in_folder=out is not None)
     rows = graph_of(graph)
     seeds = checked_seeds(labels, len(rows), classes, multi_label, settings)
     share = checked_prior(prior, seeds, settings)

@@ -81,7 +81,7 @@ class Propagation:
 
     @property
     def unreached(self) -> int:
-        """Rows to which no label came: parts of the graph without a seed."""
+        """Rows to which no label came: in parts of the graph without a seed, or farther from one than sweeps reach."""
         return int((self.labels < 0).sum())
 
     @property
@@ -101,7 +101,9 @@ class Propagation:
         done = "" if self.converged else ", not yet what was asked for"
         lines = [f"{self.sweeps} sweeps, residual {self.residual:.2g}{done}"]
         if self.unreached:
-            lines.append(f"{self.unreached:,} rows got no label: no path of the graph leads from a seed to them")
+            lines.append(
+                f"{self.unreached:,} rows got no label: no path of {self.sweeps} edges or fewer leads to a seed"
+            )
         if len(self.unseeded):
             shown = ", ".join(str(number) for number in self.unseeded[:5].tolist())
             more = f" and {len(self.unseeded) - 5:,} more" if len(self.unseeded) > 5 else ""

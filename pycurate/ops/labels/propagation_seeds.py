@@ -112,8 +112,8 @@ def _hard(labels: NDArray[Any], classes: int | None) -> LabelSeeds:
     if classes is None and (counts == 0).any() and known.any():
         missing = np.flatnonzero(counts == 0)
         raise InputError(
-            f"labels: {_named(missing)} of 0 to {limit - 1} without a seed, and no row could get it; number classes "
-            f"without gaps (numpy.unique), or pass classes={limit} to say that this is meant"
+            f"labels: no row has {_named(missing)} of 0 to {limit - 1}, so none could get it; number classes without "
+            f"gaps (numpy.unique), or pass classes={limit} to say that this is meant"
         )
     indptr = np.concatenate([np.zeros(1, np.uint64), np.cumsum(known, dtype=np.uint64)])
     return LabelSeeds(indptr, labels[known].astype(np.uint32), np.ones(int(known.sum())), max(limit, 1), known)
@@ -168,6 +168,5 @@ def _compressed(values: NDArray[np.float64], known: NDArray[np.bool_], multi_lab
 
 def _named(classes: NDArray[np.int64]) -> str:
     shown = ", ".join(str(number) for number in classes[:_SHOWN].tolist())
-    if len(classes) > _SHOWN:
-        return f"classes {shown} and {len(classes) - _SHOWN:,} more are"
-    return f"class{'es' if len(classes) > 1 else ''} {shown} {'are' if len(classes) > 1 else 'is'}"
+    more = f" and {len(classes) - _SHOWN:,} more" if len(classes) > _SHOWN else ""
+    return f"class{'es' if len(classes) > 1 else ''} {shown}{more}"

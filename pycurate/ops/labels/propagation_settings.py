@@ -31,9 +31,10 @@ class PropagationSettings:
         columns of W. ``"harmonic"``: seeds keep their labels, every other row is the weighted mean of its neighbours
         (Zhu et al., 2003). ``"vote"``: the weighted labels of the neighbours that are seeds, one step.
     solver
-        ``"power"``: sweep after sweep, for any graph and for ``top``. ``"chebyshev"``: semi-iteration over the known
-        spectrum [-alpha, alpha] of a symmetric S, some 1 / sqrt(1 - alpha) times fewer sweeps. ``"cg"``: conjugate
-        gradients, class by class; in memory only.
+        ``"cg"``: conjugate gradients, class by class, which take the fewest sweeps; for symmetric graphs, in memory,
+        float32. ``"chebyshev"``: semi-iteration over the spectrum [-alpha, alpha] that a symmetric S may have; some
+        1 / sqrt(1 - alpha) times fewer sweeps than ``power`` where labels must go far. ``"power"``: sweep after sweep,
+        for any graph and for ``top``; the quickest to write down, and where all is near by.
     alpha
         Of ``spread``, from 0 to below 1: the share of a row's value that comes from its neighbours.
     top
@@ -55,7 +56,7 @@ class PropagationSettings:
     """
 
     method: Method = "spread"
-    solver: Solver = "chebyshev"
+    solver: Solver = "cg"
     alpha: float = 0.9
     top: int | None = None
     weight: Weight = 1.0
@@ -127,11 +128,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def settings_of(preset: str | None, given: dict[str, Any]) -> PropagationSettings:
+def settings_of(preset: str | None, given: dict[str, Any], *, in_folder: bool = False) -> PropagationSettings:
     """The settings of a preset with those that are given in their place; None is not given.
 
     A solver that is not given is one that goes with the rest: ``power`` with ``top``, for ``vote`` and for a directed
-    graph, ``cg`` for ``harmonic``.
+    graph, ``chebyshev`` in a folder or for float64, where ``harmonic`` takes ``power``, and else ``cg``.
     """
     if preset is not None and preset not in PRESETS:
         raise InputError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
@@ -139,11 +140,14 @@ def settings_of(preset: str | None, given: dict[str, Any]) -> PropagationSetting
         **(PRESETS[preset] if preset else {}),
         **{name: value for name, value in given.items() if value is not None},
     }
-    if given.get("solver") is None:
-        if values.get("method") == "harmonic" and values.get("top") is None:
-            values["solver"] = "cg" if values.get("symmetrize", True) else "power"
-        elif values.get("method") == "vote" or values.get("top") is not None or values.get("symmetrize") is False:
+    method, directed = values.get("method", "spread"), values.get("symmetrize") is False
+    if given.get("solver") is None and (preset is None or given.get("method") or given.get("top")):
+        if method == "vote" or values.get("top") is not None or directed:
             values["solver"] = "power"
+        elif in_folder or values.get("dtype") == "float64":
+            values["solver"] = "power" if method == "harmonic" else "chebyshev"
+        else:
+            values["solver"] = "cg"
     if values.get("method") == "vote":
         values.setdefault("symmetrize", False)
     names = {field.name for field in dataclasses.fields(PropagationSettings)}

@@ -26,6 +26,9 @@ from pycurate.ops.labels.propagation_matrix import PropagationMatrix, root_scale
 from pycurate.ops.labels.propagation_seeds import LabelSeeds
 from pycurate.ops.labels.propagation_settings import PropagationSettings
 
+_FLOOR = 1e-14
+"""Squared residuals relative to their first, of about 1.7 roundings of float32, below which steps are noise."""
+
 Told: TypeAlias = Callable[[int, float], None] | None
 
 
@@ -175,7 +178,7 @@ class Solved:
 def conjugate_gradients(
     problem: Problem, matrix: PropagationMatrix, threads: int | None = None, told: Told = None
 ) -> Solved:
-    """F of every class at once, each with its own steps; a class stops at a relative residual of ``tol``.
+    """F of every class at once, each with its own steps; a class rests where float32 can't bring it further.
 
     For ``harmonic`` the unknown rows solve (1 - S_uu) G = S_us G_s with G = D^1/2 F, which is symmetric.
     """
@@ -199,7 +202,7 @@ def conjugate_gradients(
     converged = whole <= limit
     while not converged and len(changes) < settings.sweeps:
         dots = cg_product(matrix.rows, clamped, direction, product, problem.alpha, threads)
-        going = (squares > settings.tol**2 * first) & (dots > 0)
+        going = (squares > _FLOOR * first) & (dots > 0)
         step = np.where(going, squares / np.where(going, dots, 1), 0).astype(np.float32)
         last = squares
         squares, sizes = cg_step(x, right, direction, product, step, threads)
@@ -207,7 +210,7 @@ def conjugate_gradients(
         changes.append(size * unit)
         if told is not None:
             told(len(changes), changes[-1])
-        converged = size <= limit or bool((squares <= settings.tol**2 * first).all())
+        converged = size <= limit
         ratio = np.where(going, squares / np.where(going, last, 1), 0).astype(np.float32)
         cg_turn(right, ratio, direction, threads)
     if clamped is not None:
