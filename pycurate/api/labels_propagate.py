@@ -121,7 +121,7 @@ def propagate_label_file(
     k, graph_method
         Of the graph of an index: 10 and ``"exact"`` by default; see `pycurate.knn_graph`.
     preset, method, solver, alpha, top, weight, balance, sweeps, tol, memory_bytes, threads, progress
-        As in `pycurate.propagate_labels`; conjugate gradients work in memory, the rest by blocks in ``out``.
+        As in `pycurate.propagate_labels`; ``cg`` works in memory, the rest by blocks in ``out``.
     min_confidence
         Also write ``subset.npy``: the uids of rows of at least this confidence, which the recipe step ``subset`` and
         `pycurate reshard` take.
@@ -135,25 +135,13 @@ def propagate_label_file(
     Raises
     ------
     InputError, MemoryCapError, WorkspaceError
-        Says what was expected, what came and what to do.
     """
     folder = claim_out(Path(out).absolute())
     graph, row_uids = _opened(Path(source), folder, uids, k, graph_method, threads)
-    given = read_labels(labels, row_uids)
-    if len(given.labels) != len(graph):
-        raise InputError(
-            f"labels: expected one for each of the {len(graph):,} rows of {source}, got {len(given.labels):,}; give "
-            "uids to label some rows only"
-        )
+    seeds, names, class_names = _seeds(labels, source, len(graph), row_uids)
     if min_confidence is not None and row_uids is None:
         raise InputError("min_confidence: a subset is one of uids, and the rows have none; pass uids")
-    known = given.labels >= 0
-    if not known.any():
-        raise InputError(f"labels: {labels} gives no row of {source} a label, so there is nothing to spread")
-    names, numbers = np.unique(given.labels[known], return_inverse=True)
-    seeds = np.full(len(graph), -1, np.int64)
-    seeds[known] = numbers
-    in_memory = solver == "cg" or (solver is None and preset == "iscen" and top is None)
+    in_memory = solver == "cg" or (solver is None and preset == "iscen" and top is None and method is None)
     found = propagate_labels(
         graph,
         seeds,
@@ -166,22 +154,49 @@ def propagate_label_file(
         balance=balance,
         sweeps=sweeps,
         tol=tol,
-        dtype="float32",
         out=None if in_memory else folder / "sweeps",
         memory_bytes=memory_bytes,
         threads=threads,
         progress=progress,
+        dtype="float32",
     )
-    _write_table(folder / "labels.parquet", found, names, given.class_names, row_uids)
-    kept = None
-    (folder / "subset.npy").unlink(missing_ok=True)  # of an earlier run
-    if min_confidence is not None and row_uids is not None:
-        subset = Subset.from_uids(np.array(row_uids[(found.labels >= 0) & (found.confidence >= min_confidence)]))
-        subset.save(folder / "subset.npy")
-        kept = len(subset)
-    report = PropagatedLabels(folder, found, graph, int(known.sum()), kept)
-    write_json_atomic(folder / "labels.json", report.to_dict())
-    return report
+    _write_table(folder / "labels.parquet", found, names, class_names, row_uids)
+    kept = _write_subset(folder / "subset.npy", found, row_uids, min_confidence)
+    return _reported(PropagatedLabels(folder, found, graph, int((seeds >= 0).sum()), kept))
+
+
+def _reported(made: PropagatedLabels) -> PropagatedLabels:
+    write_json_atomic(made.out / "labels.json", made.to_dict())
+    return made
+
+
+def _seeds(
+    labels: str | os.PathLike[str], source: str | os.PathLike[str], n: int, uids: UidArray | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...] | None]:
+    """Classes without gaps, -1 for none; the label in the file of each class; and the names of those."""
+    given = read_labels(labels, uids)
+    if len(given.labels) != n:
+        raise InputError(
+            f"labels: expected one for each of the {n:,} rows of {source}, got {len(given.labels):,}; give uids "
+            "to label some rows only"
+        )
+    known = given.labels >= 0
+    if not known.any():
+        raise InputError(f"labels: {labels} gives no row of {source} a label, so there is nothing to spread")
+    names, numbers = np.unique(given.labels[known], return_inverse=True)
+    seeds = np.full(n, -1, np.int64)
+    seeds[known] = numbers
+    return seeds, names, given.class_names
+
+
+def _write_subset(path: Path, found: Propagation, uids: UidArray | None, least: float | None) -> int | None:
+    """The uids of rows of at least this confidence; how many, or None where they are not asked for."""
+    path.unlink(missing_ok=True)  # of an earlier run
+    if least is None or uids is None:
+        return None
+    subset = Subset.from_uids(np.array(uids[(found.labels >= 0) & (found.confidence >= least)]))
+    subset.save(path)
+    return len(subset)
 
 
 def _opened(

@@ -79,32 +79,21 @@ def propagate_labels(
 
     Raises
     ------
-    InputError
-        An argument is not as above; says which, what was expected and what came.
-    MemoryCapError
-        It does not fit ``memory_bytes``.
-    KeyboardInterrupt
-        Ctrl-C.
+    InputError, MemoryCapError, WorkspaceError, KeyboardInterrupt
+        An argument is not as above, it does not fit ``memory_bytes`` or ``out``, or Ctrl-C.
     """
-    given = {
-        "method": method,
-        "solver": solver,
-        "alpha": alpha,
-        "top": top,
-        "weight": weight,
-        "symmetrize": symmetrize,
-        "balance": balance,
-        "sweeps": sweeps,
-        "tol": tol,
-        "dtype": dtype,
-    }
+    given = _named(method=method, solver=solver, alpha=alpha, top=top, weight=weight, symmetrize=symmetrize)
+    given |= _named(balance=balance, sweeps=sweeps, tol=tol, dtype=dtype)
     settings = settings_of(preset, given, in_folder=out is not None)
     rows = graph_of(graph)
     seeds = checked_seeds(labels, len(rows), classes, multi_label, settings)
     share = checked_prior(prior, seeds, settings)
     cap = default_memory_bytes() if memory_bytes is None else memory_bytes
+    how = _named(prior=share, memory_bytes=cap, threads=threads, progress=progress)
     if out is None:
-        return propagate(rows, seeds, settings, prior=share, memory_bytes=cap, threads=threads, progress=progress)
-    return propagate_in_folder(
-        out, rows, seeds, settings, prior=share, memory_bytes=cap, threads=threads, progress=progress
-    )
+        return propagate(rows, seeds, settings, **how)
+    return propagate_in_folder(out, rows, seeds, settings, **how)
+
+
+def _named(**values: Any) -> dict[str, Any]:
+    return values
