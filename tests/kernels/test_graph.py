@@ -79,7 +79,7 @@ def with_scalar(function: Any) -> Any:
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-14)])
-@pytest.mark.parametrize("classes", [1, 16, 17, 100, 130, 300])
+@pytest.mark.parametrize("classes", [1, 17, 112, 300])
 @pytest.mark.parametrize("n", SIZES)
 def test_a_dense_sweep_equals_the_definition(n: int, classes: int, dtype: str, tolerance: float) -> None:
     matrix = random_rows(n, 9, dtype, wide=bool(n % 2))
@@ -138,8 +138,8 @@ def test_nan_and_infinity_stay_in_their_columns(dtype: str) -> None:
 
 
 @pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("kept", [1, 3, 4, 8])
-@pytest.mark.parametrize("classes", [1, 2, 7, 2000])
+@pytest.mark.parametrize("kept", [1, 3, 8])
+@pytest.mark.parametrize("classes", [1, 7, 2000])
 @pytest.mark.parametrize("n", SIZES)
 def test_a_top_sweep_equals_the_definition(n: int, classes: int, kept: int) -> None:
     # Values are multiples of 2^-12 below 16, so that float32 sums are exact and ties are ties.

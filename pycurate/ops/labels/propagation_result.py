@@ -238,4 +238,5 @@ def _confidence(shares: NDArray[np.float64], reached: NDArray[np.bool_], classes
 
 
 def _logarithm(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.log(np.where(shares > 0, shares, 1))
+    """Of 0 a number that 0 times it is 0."""
+    return np.log(np.maximum(shares, np.finfo(np.float64).tiny))
