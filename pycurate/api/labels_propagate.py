@@ -95,7 +95,7 @@ def propagate_label_file(
     solver: Solver | None = None,
     alpha: float | None = None,
     top: int | None = None,
-    weight: float | Literal["binary"] | None = None,
+    weight: float | Literal["binary", "exp"] | None = None,
     balance: Balance | None = None,
     sweeps: int | None = None,
     tol: float | None = None,

@@ -39,7 +39,7 @@ def propagate(
         int | None, typer.Option("--top", min=1, help="Labels a row keeps, for many classes. Default: all.")
     ] = None,
     weight: Annotated[
-        str | None, typer.Option("--weight", help="Power of similarities, or binary. Default: 1.")
+        str | None, typer.Option("--weight", help="Power of similarities, binary or exp. Default: 1.")
     ] = None,
     balance: Annotated[str | None, typer.Option("--balance", help="none, seeds or mass. Default: none.")] = None,
     sweeps: Annotated[int | None, typer.Option("--sweeps", min=1, help="At most. Default: 200.")] = None,
@@ -104,9 +104,9 @@ class _Sweeps:
 
 
 def _weight(text: str | None) -> float | str | None:
-    if text is None or text == "binary":
+    if text in (None, "binary", "exp"):
         return text
     try:
         return float(text)
     except ValueError as error:
-        raise InputError(f"--weight: expected a power such as 3, or binary, got {text!r}") from error
+        raise InputError(f"--weight: expected a power such as 3, binary or exp, got {text!r}") from error

@@ -129,7 +129,7 @@ def test_rows_without_a_label_are_null_and_uids_may_be_given(
         (["{graph}", "-l", "{good}", "--min-confidence", "0.5"], "min_confidence: a subset is one of uids"),
         (
             ["{graph}", "-l", "{good}", "--weight", "cube"],
-            "--weight: expected a power such as 3, or binary, got 'cube'",
+            "--weight: expected a power such as 3, binary or exp, got 'cube'",
         ),
         (["{graph}", "-l", "{good}", "--alpha", "1"], "alpha: expected a number from 0 to below 1"),
     ],

@@ -86,6 +86,8 @@ def edge_weights(similarities: NDArray[Any], weight: Weight, first_edge: int = 0
     if weight == "binary":
         return np.ones(len(similarities), np.float32)
     given = similarities.astype(np.float32, copy=False)
+    if weight == "exp":
+        weight = _exponential
     if callable(weight):
         weights = np.asarray(weight(given))
         if weights.shape != given.shape or weights.dtype.kind not in "iuf":
@@ -100,8 +102,8 @@ def edge_weights(similarities: NDArray[Any], weight: Weight, first_edge: int = 0
         edge = int(np.flatnonzero(wrong)[0])
         raise InputError(
             f"graph: {int(wrong.sum()):,} weights are negative or not finite, the first {weights[edge]:.6g} at edge "
-            f"{first_edge + edge:,}; labels spread along weights from 0 on: pass a function such as weight=lambda s: "
-            "numpy.maximum(s, 0) ** 3, or for squared distances, which l2 graphs hold with a minus, weight=numpy.exp"
+            f"{first_edge + edge:,}; labels spread along weights from 0 on: weight='binary', weight='exp' (for squared "
+            "distances, which l2 graphs hold with a minus) or a function such as lambda s: numpy.maximum(s, 0) ** 3"
         )
     if callable(weight) or weight == 1:
         return weights
@@ -113,6 +115,10 @@ def edge_weights(similarities: NDArray[Any], weight: Weight, first_edge: int = 0
     else:
         raised = wide**exponent
     return raised.astype(np.float32)
+
+
+def _exponential(similarities: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.exp(similarities.astype(np.float64)).astype(np.float32)
 
 
 def propagation_matrix(graph: KnnGraph, settings: PropagationSettings, threads: int | None = None) -> PropagationMatrix:

@@ -15,7 +15,7 @@ from pycurate.errors import InputError
 Method: TypeAlias = Literal["spread", "harmonic", "vote"]
 Solver: TypeAlias = Literal["power", "chebyshev", "cg"]
 Balance: TypeAlias = Literal["none", "seeds", "mass"]
-Weight: TypeAlias = float | Literal["binary"] | Callable[[NDArray[np.float32]], NDArray[Any]]
+Weight: TypeAlias = float | Literal["binary", "exp"] | Callable[[NDArray[np.float32]], NDArray[Any]]
 
 METHODS, SOLVERS, BALANCES = ("spread", "harmonic", "vote"), ("power", "chebyshev", "cg"), ("none", "seeds", "mass")
 
@@ -40,8 +40,9 @@ class PropagationSettings:
     top
         How many labels a row keeps after every sweep; None keeps all.
     weight
-        What an edge of similarity s weighs: a number p means s^p, ``"binary"`` 1, a function is asked for the weights
-        of (e,) float32 similarities.
+        What an edge of similarity s weighs: a number p means s^p, ``"binary"`` 1, ``"exp"`` e^s, which is for squared
+        distances with a minus, as l2 graphs hold them; a function is asked for the weights of (e,) float32
+        similarities.
     symmetrize
         Weights of both directions are added, W + Wᵀ; False takes the directed graph as it is.
     balance
@@ -80,8 +81,8 @@ class PropagationSettings:
             )
         if self.top is not None and self.top < 1:
             raise InputError(f"top: expected None or at least 1, got {self.top}")
-        if not callable(self.weight) and self.weight != "binary" and not _is_power(self.weight):
-            raise InputError(f"weight: expected a power above 0, 'binary' or a function, got {self.weight!r}")
+        if not callable(self.weight) and self.weight not in ("binary", "exp") and not _is_power(self.weight):
+            raise InputError(f"weight: expected a power above 0, 'binary', 'exp' or a function, got {self.weight!r}")
         self._check_what_goes_together()
 
     def _check_what_goes_together(self) -> None:

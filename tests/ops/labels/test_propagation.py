@@ -313,8 +313,10 @@ def test_weights_by_a_function_and_of_squared_distances(seeds: NDArray[np.int64]
     graph = knn_graph(x, 8, metric="l2")
     with pytest.raises(InputError, match=r"weights are negative or not finite, the first -.* at edge 0; .*weight="):
         propagate_labels(graph, seeds)
-    found = propagate_labels(graph, seeds, weight=np.exp)
+    found = propagate_labels(graph, seeds, weight="exp")
     assert (found.labels == truth).mean() > 0.7
+    by_function = propagate_labels(graph, seeds, weight=lambda s: np.exp(s.astype(np.float64)))
+    same(found, by_function)
     with pytest.raises(InputError, match=r"weight: expected a function that gives \(3200,\) numbers, got \(1,\)"):
         propagate_labels(graph, seeds, weight=lambda s: s[:1])
     assert propagate_labels(graph, seeds, weight="binary").unreached == 0
@@ -357,7 +359,7 @@ def test_a_class_without_seeds(graph: KnnGraph, seeds: NDArray[np.int64]) -> Non
         ({"alpha": float("nan")}, "alpha: expected"),
         ({"method": "spin"}, "method: expected one of spread, harmonic, vote, got 'spin'"),
         ({"preset": "sk"}, "preset: expected one of zhou, iscen, sklearn, got 'sk'"),
-        ({"weight": -1.0}, "weight: expected a power above 0, 'binary' or a function, got -1.0"),
+        ({"weight": -1.0}, "weight: expected a power above 0, 'binary', 'exp' or a function, got -1.0"),
         ({"weight": "cube"}, "weight: expected a power"),
         ({"sweeps": 0}, "sweeps, tol: expected at least 1"),
         ({"tol": -1.0}, "sweeps, tol: expected"),
