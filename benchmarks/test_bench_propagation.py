@@ -135,14 +135,14 @@ def test_gate_five_million_nodes(tmp_path: Path) -> None:
         "threads": 1,
         "settings": {"top": 4, "sweeps": 10},
     }
-    process = subprocess.Popen([sys.executable, WORKER, json.dumps(given)], stdout=subprocess.PIPE, text=True)
     peak = 0
-    while process.poll() is None:
-        peak = max(peak, resident_bytes(process.pid))
-        time.sleep(0.05)
-    assert process.returncode == 0
-    assert process.stdout is not None
-    report = json.loads(process.stdout.read())
+    with subprocess.Popen([sys.executable, WORKER, json.dumps(given)], stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            peak = max(peak, resident_bytes(process.pid))
+            time.sleep(0.05)
+        assert process.returncode == 0
+        assert process.stdout is not None
+        report = json.loads(process.stdout.read())
     print(
         f"\n5M nodes: {report['sweep']:.2f} s a sweep, {report['before_first']:.0f} s before the second; resident "
         f"{report['resident_bytes'] / 2**30:.2f} GiB, {peak / 2**30:.2f} less clean file pages"
