@@ -11,12 +11,14 @@ from typing import Any
 from pycurate.api.dedup_outputs import Outcome, write_manifest, write_outputs
 from pycurate.api.dedup_rows import UID, RowInput, Rows
 from pycurate.api.dedup_run import SEARCH, Run
-from pycurate.api.dedup_settings import MAX_PAIRS, Clustering, Mode, Settings
+from pycurate.api.dedup_settings import Mode, Settings
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
 from pycurate.engine import NoProgress, Progress
 from pycurate.ops.dedup.removal import Duplicates, Removal
+from pycurate.pipeline.cluster_join import Clustering
 from pycurate.pipeline.workspace import Workspace
+from pycurate.steps.duplicate_search import MAX_PAIRS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,16 +134,14 @@ def dedup(
     InputError, MemoryCapError, PoolError, RecallError, WorkspaceError
         Each says what was expected, what came and what to do.
     """
-    settings = Settings.checked(
-        mode, removal, eps, threshold, floor, strict, priority, max_pairs, clustering, min_recall
-    )
+    settings = Settings(mode, removal, eps, threshold, floor, strict, priority, clustering, min_recall, max_pairs)
     given = RowInput(rows, embedding)
     given.check_priority(priority)
     run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress())
     with Workspace(run.out).lock():
         run.require_question({"rows": given.facts(), **settings.question()})
         store = run.stored(settings.floor) or run.search(settings)
-        return finish(run, store, settings.threshold)
+        return finish(run, store, settings.limit)
 
 
 def finish(run: Run, store: DuplicateStore, threshold: float) -> DedupResult:

@@ -13,7 +13,7 @@ from pycurate.cli.terminal import progress_bars, show
 from pycurate.errors import InputError
 
 if TYPE_CHECKING:
-    from pycurate.api.dedup_settings import Clustering
+    from pycurate.pipeline.cluster_join import Clustering
 
 _RUN = "run"
 
@@ -115,7 +115,7 @@ def _clustering(preset: Clustering | None, clusters: int | None, probes: str | N
     """That of the preset, or the default, with what was given."""
     from dataclasses import replace
 
-    from pycurate.api.dedup_settings import Clustering
+    from pycurate.pipeline.cluster_join import Clustering
 
     made = preset or Clustering()
     if clusters is not None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
+from pycurate.kernels.device import cuda_kernels
 from pycurate.kernels.rowwise import A_NOT_FINITE, A_ZERO, Metric
+
+if TYPE_CHECKING:
+    from pycurate import _core_cuda
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -38,11 +42,16 @@ class DistinctRows:
         copy_of = _core.fused_similarity.copies(x, element, threads) if collapse else np.full(len(x), -1)
         return cls(copy_of, cls.unjudged_of(x, element, metric, threads))
 
+    @classmethod
+    def on_device(cls, x: _core_cuda.Matrix, metric: Metric, *, collapse: bool = True) -> DistinctRows:
+        """Of rows in the memory of a GPU."""
+        copy_of = x.copies() if collapse else np.full(x.shape[0], -1)
+        return cls(copy_of, _unjudged(cuda_kernels().measure_rows(x, None, None)[1], metric))
+
     @staticmethod
     def unjudged_of(x: NDArray[Any], element: Any, metric: Metric, threads: int) -> Indices:
         """(u,) rising."""
-        flags = _core.rowwise.measure_rows(x, element, None, None, threads)[1]
-        return np.flatnonzero(flags & (A_NOT_FINITE | A_ZERO if metric == "cosine" else A_NOT_FINITE))
+        return _unjudged(_core.rowwise.measure_rows(x, element, None, None, threads)[1], metric)
 
     @property
     def n(self) -> int:
@@ -92,6 +101,10 @@ class DistinctRows:
         judged = self.group >= 0
         result[judged] = values[self.group[judged]]
         return result
+
+
+def _unjudged(flags: NDArray[np.uint8], metric: Metric) -> Indices:
+    return np.flatnonzero(flags & (A_NOT_FINITE | A_ZERO if metric == "cosine" else A_NOT_FINITE))
 
 
 def self_similarities(x: NDArray[Any], element: Any, metric: Metric, rows: Indices) -> Floats:

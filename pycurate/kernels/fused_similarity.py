@@ -105,6 +105,7 @@ def pairs_above(
     unjudged: Unjudged = "skip",
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> Pairs:
     """All pairs of distinct rows whose similarity is at or above a threshold.
@@ -138,6 +139,9 @@ def pairs_above(
         Threads to use; every processor this process may run on by default. The result does not depend on it.
     dtype
         ``"bfloat16"`` to read uint16 arrays as bfloat16 bits.
+    device
+        ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"``, ``"auto"`` (a GPU where one can be used); None: where the
+        arrays lie. Tensors in CUDA memory come in by DLPack. The result is the same and lies in the CPU's memory.
     progress
         Called about every 100 ms with the fraction that is done, in [0, 1]; not at all in a short call.
 
@@ -159,8 +163,8 @@ def pairs_above(
     limit, most = float32_of("threshold", threshold), operator.index(max_pairs)
     if most < 0:
         raise ValueError(f"max_pairs: expected at least 0, got {max_pairs}")
-    join = join_of(x, y, metric, precision, unjudged, threads, dtype)
-    found = _core.fused_similarity.pairs_above(*join.operands(limit=limit), limit, most, join.threads, progress)
+    join = join_of(x, y, metric, precision, unjudged, threads, dtype, device)
+    found = join.kernels.pairs_above(*join.operands(limit=limit), limit, most, join.threads, progress)
     if found is None:
         raise InputError(
             f"max_pairs: expected at most {most:,} pairs at or above {limit:g}, but there are more; raise the "
@@ -168,8 +172,11 @@ def pairs_above(
             "most_similar_earlier, which hold no pairs"
         )
     left, right = join.left.distinct, join.right
+    rows, cols, similarities = found
     return Pairs(
-        *found,
+        rows,
+        cols,
+        similarities,
         left.copy_of,
         None if right is None else right.distinct.copy_of,
         left.unjudged,
@@ -186,6 +193,7 @@ def components_above(
     unjudged: Unjudged = "skip",
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> Indices:
     """Groups of rows that are linked, directly or through others, by pairs at or above a threshold.
@@ -194,7 +202,7 @@ def components_above(
 
     Parameters
     ----------
-    x, threshold, metric, precision, unjudged, threads, dtype, progress
+    x, threshold, metric, precision, unjudged, threads, dtype, device, progress
         As in :func:`pairs_above`.
 
     Returns
@@ -208,8 +216,8 @@ def components_above(
         As :func:`pairs_above`.
     """
     limit = float32_of("threshold", threshold)
-    join = join_of(x, None, metric, precision, unjudged, threads, dtype)
-    rows, cols = _core.fused_similarity.forest_above(*join.operands(limit=limit), limit, join.threads, progress)
+    join = join_of(x, None, metric, precision, unjudged, threads, dtype, device)
+    rows, cols = join.kernels.forest_above(*join.operands(limit=limit), limit, join.threads, progress)
     distinct = join.left.distinct
     if distinct.has_copies:
         copies = linked_copies(distinct, rows, cols, join.left.self_similarities(metric) >= limit)
@@ -227,13 +235,14 @@ def count_above(
     unjudged: Unjudged = "skip",
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> Indices:
     """How many rows of y, or other rows of x, are at or above a threshold from each row of x.
 
     Parameters
     ----------
-    x, threshold, y, metric, precision, unjudged, threads, dtype, progress
+    x, threshold, y, metric, precision, unjudged, threads, dtype, device, progress
         As in :func:`pairs_above`.
 
     Returns
@@ -247,14 +256,12 @@ def count_above(
         As :func:`pairs_above`.
     """
     limit = float32_of("threshold", threshold)
-    join = join_of(x, y, metric, precision, unjudged, threads, dtype)
+    join = join_of(x, y, metric, precision, unjudged, threads, dtype, device)
     distinct = join.left.distinct
     counted = (join.right or join.left).distinct
     weights = counted.sizes if counted.has_copies else None
     of_x, of_y = (weights, None) if join.right is None else (None, weights)
-    counts, _ = _core.fused_similarity.count_above(
-        *join.operands(limit=limit), limit, of_x, of_y, join.threads, progress
-    )
+    counts, _ = join.kernels.count_above(*join.operands(limit=limit), limit, of_x, of_y, join.threads, progress)
     if join.right is None and distinct.has_copies:
         counts += (distinct.sizes - 1) * (join.left.self_similarities(metric) >= limit)
     return distinct.spread(counts, -1)
@@ -270,6 +277,7 @@ def most_similar_earlier(
     unjudged: Unjudged = "skip",
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> MostSimilarEarlier:
     """For every row the most similar row of higher priority: what SemDeDup needs, for every threshold at once.
@@ -279,7 +287,7 @@ def most_similar_earlier(
 
     Parameters
     ----------
-    x, metric, precision, unjudged, threads, dtype, progress
+    x, metric, precision, unjudged, threads, dtype, device, progress
         As in :func:`pairs_above`.
     order
         (n,) integers, a permutation of the rows: ``order[0]`` is the row of highest priority, which has no earlier one,
@@ -305,11 +313,11 @@ def most_similar_earlier(
     deduplication (2023), which asks this within k-means clusters.
     """
     limit = float32_of("floor", floor)
-    join = join_of(x, None, metric, precision, unjudged, threads, dtype)
+    join = join_of(x, None, metric, precision, unjudged, threads, dtype, device)
     distinct = join.left.distinct
     rank = ranks_of(order, distinct.n)
     if not distinct.has_copies:
-        found = _core.fused_similarity.max_earlier(
+        found = join.kernels.max_earlier(
             *join.operands(limit=limit), rank[distinct.rows], None, limit, join.threads, progress
         )
         ranks, best = distinct.spread(found[0], -1), distinct.spread(found[1], np.nan)
@@ -329,13 +337,14 @@ def nearest(
     unjudged: Unjudged = "skip",
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> Nearest:
     """The k nearest rows of y, or other rows of x, of every row of x.
 
     Parameters
     ----------
-    x, y, metric, precision, unjudged, threads, dtype, progress
+    x, y, metric, precision, unjudged, threads, dtype, device, progress
         As in :func:`pairs_above`.
     k
         Neighbours of each row, at least 1; may exceed the rows there are.
@@ -354,13 +363,11 @@ def nearest(
     wanted = operator.index(k)
     if wanted < 1:
         raise ValueError(f"k: expected at least 1, got {k}")
-    join = join_of(x, y, metric, precision, unjudged, threads, dtype)
+    join = join_of(x, y, metric, precision, unjudged, threads, dtype, device)
     queries, targets = join.left.distinct, (join.right or join.left).distinct
     most = min(wanted, len(targets.rows) - (join.right is None))
     if most > 0 and len(queries.rows):
-        indices, near, _, _ = _core.fused_similarity.top_k(
-            *join.operands(neighbors=most), most, False, join.threads, progress
-        )
+        indices, near, _, _ = join.kernels.top_k(*join.operands(neighbors=most), most, False, join.threads, progress)
     else:
         indices, near = np.empty((len(queries.rows), 0), np.int64), np.empty((len(queries.rows), 0), np.float32)
     own = join.left.self_similarities(metric) if join.right is None and targets.has_copies else None
@@ -381,13 +388,14 @@ def log_sum_exp(
     unjudged: Unjudged = "skip",
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> LogSumExp:
     """Log of the sum of exp(scale * similarity) over each row and each column of the matrix: contrastive denominators.
 
     Parameters
     ----------
-    x, y, metric, precision, unjudged, threads, dtype, progress
+    x, y, metric, precision, unjudged, threads, dtype, device, progress
         As in :func:`pairs_above`; y is needed.
     scale
         Finite; the inverse temperature, 100 in the published CLIP models.
@@ -413,11 +421,11 @@ def log_sum_exp(
         raise ValueError(f"scale: expected a finite number, got {scale}")
     if y is None:
         raise TypeError("y: expected an array, got None; pass x again to compare x with itself")
-    join = join_of(x, y, metric, precision, unjudged, threads, dtype, collapse=False)
+    join = join_of(x, y, metric, precision, unjudged, threads, dtype, device, collapse=False)
     a, b = join.operands()
     assert join.right is not None
     assert b is not None
-    rows, cols = _core.fused_similarity.log_sum_exp(a, b, factor, join.threads, progress)
+    rows, cols = join.kernels.log_sum_exp(a, b, factor, join.threads, progress)
     left, right = join.left.distinct, join.right.distinct
     return LogSumExp(left.spread(rows, np.nan), right.spread(cols, np.nan), left.unjudged, right.unjudged)
 
@@ -460,7 +468,7 @@ def _most_similar_earlier_of_copies(
     def part(share: float, begin: float) -> Progress:
         return None if progress is None else lambda fraction: progress(begin + share * fraction)
 
-    group_ranks, group_best, _, _ = _core.fused_similarity.max_earlier(
+    group_ranks, group_best, _, _ = join.kernels.max_earlier(
         *join.operands(limit=floor), first, None, floor, join.threads, part(0.5, 0) if split else progress
     )
     if not split:
@@ -468,7 +476,7 @@ def _most_similar_earlier_of_copies(
         return expand_earlier(group_ranks, group_best, first, later, floor, distinct, own)
     ranks, best = distinct.spread(group_ranks, -1), distinct.spread(group_best, np.nan)
     operands = join.operands_of((side, distinct.rows), (side, later))
-    _, _, later_ranks, later_best = _core.fused_similarity.max_earlier(
+    _, _, later_ranks, later_best = join.kernels.max_earlier(
         *operands, first, rank[later], floor, join.threads, part(0.5, 0.5)
     )
     ranks[later], best[later] = later_ranks, later_best

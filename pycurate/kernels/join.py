@@ -2,30 +2,88 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
 from pycurate.errors import InputError
 from pycurate.kernels.arrays import matrix_of, require_option, thread_count_of
+from pycurate.kernels.device import cuda_kernels, device_of, on_device
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices, self_similarities
 from pycurate.kernels.rowwise import Metric
-from pycurate.kernels.screening import screening_of
+from pycurate.kernels.screening import cuda_screening_of, screening_of
+
+if TYPE_CHECKING:
+    from pycurate import _core_cuda
 
 Precision: TypeAlias = Literal["exact", "float32"]
 Unjudged: TypeAlias = Literal["skip", "raise"]
+Operand: TypeAlias = Any  # of either compiled module
+Progress: TypeAlias = Callable[[float], object] | None
+
+
+class JoinKernels(Protocol):
+    """The functions of a compiled module that take its operands; those of both modules are called alike."""
+
+    def pairs_above(
+        self, a: Operand, b: Operand | None, threshold: float, max_pairs: int, threads: int, progress: Progress
+    ) -> tuple[Indices, Indices, Floats] | None: ...
+    def forest_above(
+        self, a: Operand, b: Operand | None, threshold: float, threads: int, progress: Progress
+    ) -> tuple[Indices, Indices]: ...
+    def spanning_forest_above(
+        self, a: Operand, b: Operand | None, floor: float, threads: int, progress: Progress
+    ) -> tuple[Indices, Indices, Floats]: ...
+    def count_above(
+        self,
+        a: Operand,
+        b: Operand | None,
+        threshold: float,
+        weights_a: Indices | None,
+        weights_b: Indices | None,
+        threads: int,
+        progress: Progress,
+    ) -> tuple[Indices, Indices | None]: ...
+    def max_earlier(
+        self,
+        a: Operand,
+        b: Operand | None,
+        rank_a: Indices,
+        rank_b: Indices | None,
+        floor: float,
+        threads: int,
+        progress: Progress,
+    ) -> tuple[Indices, Floats, Indices | None, Floats | None]: ...
+    def top_k(
+        self, a: Operand, b: Operand | None, k: int, both: bool, threads: int, progress: Progress
+    ) -> tuple[Indices, Floats, Indices | None, Floats | None]: ...
+    def log_sum_exp(
+        self, a: Operand, b: Operand, scale: float, threads: int, progress: Progress
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
+
+def kernels_on(device: int | None) -> JoinKernels:
+    """Of the CPU, or of a GPU by its number."""
+    module: JoinKernels = _core.fused_similarity if device is None else cuda_kernels()
+    return module
 
 
 class Side(NamedTuple):
-    """One matrix of a problem."""
+    """One matrix of a problem, in the CPU's memory or in that of a GPU."""
 
-    array: NDArray[Any]
+    array: NDArray[Any] | _core_cuda.Matrix
     element: Any
     distinct: DistinctRows
 
     def self_similarities(self, metric: Metric) -> Floats:
-        return self_similarities(self.array, self.element, metric, self.distinct.rows)
+        if isinstance(self.array, np.ndarray):
+            return self_similarities(self.array, self.element, metric, self.distinct.rows)
+        if metric != "inner_product":
+            return np.full(len(self.distinct.rows), 1 if metric == "cosine" else 0, np.float32)
+        return self.array.self_products()[self.distinct.rows].astype(np.float32)
 
 
 class Join(NamedTuple):
@@ -36,10 +94,14 @@ class Join(NamedTuple):
     metric: Metric
     precision: Precision
     threads: int
+    device: int | None  # number of a GPU; None: the CPU
 
-    def operands(
-        self, *, limit: float | None = None, neighbors: int | None = None
-    ) -> tuple[_core.fused_similarity.Operand, _core.fused_similarity.Operand | None]:
+    @property
+    def kernels(self) -> JoinKernels:
+        """The compiled functions that take its operands."""
+        return kernels_on(self.device)
+
+    def operands(self, *, limit: float | None = None, neighbors: int | None = None) -> tuple[Operand, Operand | None]:
         """The two sides as the kernels take them.
 
         ``limit``, below which pairs do not matter, or how many ``neighbors`` a row asks for decide what is prepared to
@@ -55,21 +117,44 @@ class Join(NamedTuple):
         *,
         limit: float | None = None,
         neighbors: int | None = None,
-    ) -> tuple[_core.fused_similarity.Operand, _core.fused_similarity.Operand | None]:
+    ) -> tuple[Operand, Operand | None]:
         """Some rows of each side as the kernels take them; they share what screening them needs."""
-        sides = [(side.array, side.element, rows) for side, rows in ((left,) if right is None else (left, right))]
+        both = (left,) if right is None else (left, right)
         asked = limit is not None or neighbors is not None
-        screening = None
-        if asked and self.metric == "cosine" and self.precision == "exact":
-            screening = screening_of(sides, limit, neighbors, self.threads)
+        asked = asked and self.metric == "cosine" and self.precision == "exact"
+        if self.device is not None:
+            matrices = [
+                (side.array, side.element, rows) for side, rows in both if not isinstance(side.array, np.ndarray)
+            ]
+            prefix = cuda_screening_of(matrices, limit, neighbors) if asked else None
+            made = [
+                cuda_kernels().Operand(
+                    x, None if len(rows) == x.shape[0] else rows, self.metric, self.precision, prefix
+                )
+                for x, _, rows in matrices
+            ]
+            return made[0], None if right is None else made[1]
+        sides = [(side.array, side.element, rows) for side, rows in both if isinstance(side.array, np.ndarray)]
+        screening = screening_of(sides, limit, neighbors, self.threads) if asked else None
 
-        def operand(side: Side, rows: Indices) -> _core.fused_similarity.Operand:
+        def operand(side: Side, rows: Indices) -> Operand:
+            assert isinstance(side.array, np.ndarray)
             part = None if len(rows) == len(side.array) else rows
             return _core.fused_similarity.Operand(
                 side.array, side.element, part, self.metric, screening, self.precision, self.threads
             )
 
         return operand(*left), None if right is None else operand(*right)
+
+    def _on_device(
+        self, sides: list[tuple[Any, Any, Indices]], asked: bool, limit: float | None, neighbors: int | None
+    ) -> tuple[Operand, Operand | None]:
+        screening = cuda_screening_of(sides, limit, neighbors) if asked else None
+        made = []
+        for x, _, rows in sides:
+            part = None if len(rows) == x.shape[0] else rows
+            made.append(cuda_kernels().Operand(x, part, self.metric, self.precision, screening))
+        return made[0], made[1] if len(made) > 1 else None
 
 
 def join_of(
@@ -80,6 +165,7 @@ def join_of(
     unjudged: Unjudged,
     threads: int | None,
     dtype: Literal["bfloat16"] | None,
+    device: str | None = None,
     *,
     collapse: bool = True,
 ) -> Join:
@@ -88,21 +174,27 @@ def join_of(
     require_option("precision", precision, Precision)
     require_option("unjudged", unjudged, Unjudged)
     count = thread_count_of(threads)
-    matrices = [("x", *matrix_of("x", x, dtype))]
-    if y is not None:
-        matrices.append(("y", *matrix_of("y", y, dtype)))
-        (_, a, element), (_, b, element_y) = matrices
-        if element_y != element:
-            raise TypeError(f"y: expected {element} to match x, got {element_y}; convert one of them on purpose")
-        if a.shape[1] != b.shape[1]:
-            raise ValueError(f"y: expected shape (m, {a.shape[1]}) to match x, got {b.shape}")
-    sides = []
-    for name, array, element in matrices:
-        distinct = DistinctRows.of(array, element, metric, count, collapse=collapse)
+    place = device_of(device, x, y)
+    sides: list[Side] = []
+    for name, given in (("x", x), ("y", y))[: 1 if y is None else 2]:
+        array: NDArray[Any] | _core_cuda.Matrix
+        if place is None:
+            array, element = matrix_of(name, given, dtype)
+        else:
+            array = on_device(name, given, dtype, place)
+            element = array.element
+        if sides and element != sides[0].element:
+            raise TypeError(f"y: expected {sides[0].element} to match x, got {element}; convert one of them on purpose")
+        if sides and array.shape[1] != sides[0].array.shape[1]:
+            raise ValueError(f"y: expected shape (m, {sides[0].array.shape[1]}) to match x, got {array.shape}")
+        if isinstance(array, np.ndarray):
+            distinct = DistinctRows.of(array, element, metric, count, collapse=collapse)
+        else:
+            distinct = DistinctRows.on_device(array, metric, collapse=collapse)
         if unjudged == "raise" and len(distinct.unjudged):
             _raise_unjudged(name, distinct.unjudged, metric)
         sides.append(Side(array, element, distinct))
-    return Join(sides[0], sides[1] if y is not None else None, metric, precision, count)
+    return Join(sides[0], sides[1] if y is not None else None, metric, precision, count, place)
 
 
 def _raise_unjudged(name: str, rows: Indices, metric: Metric) -> None:

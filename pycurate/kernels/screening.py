@@ -11,19 +11,20 @@ sample decides here whether they pay; the first tiles of a join decide which sta
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
+from pycurate.kernels.device import cuda_kernels
+
+if TYPE_CHECKING:
+    from pycurate import _core_cuda
 
 _Matrix = NDArray[np.float32]
 
-# Below this many multiply-adds of coordinates a join takes about 20 ms, as long as the sample does.
-_LEAST_WORK = 2e10
 _LEAST_COORDINATES = 128
-_STAGES = (16, 32, 64, 128)  # as far as they are a quarter of all coordinates or less
 _BEGINNINGS = np.array([1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 1])  # of rotated rows, as operand.cpp cuts them
 _BASIS_ROWS = 1024
 _PAIR_ROWS = 384
@@ -34,12 +35,30 @@ _LLOYD_ROUNDS = 3
 _BASIS_ROUNDS = 4
 # What quantising adds to the bound of a pair, about (operand.cpp measures it row by row).
 _QUANTISING = 0.02
-# What a pair costs and what preparing costs, to weigh one against the other; on Cascade Lake, and never in a result.
-_SECONDS_PER_PRODUCT = 4e-12
-_SECONDS_PER_ROW = 2e-6
-_SECONDS = 0.05
-# Pairs of a tile that are as good as independent: all of its 384, far fewer where rows are ordered by cluster.
-_PAIRS_OF_TILE, _PAIRS_OF_ORDERED_TILE = 384, 60
+
+
+class _Costs(NamedTuple):
+    """What a pair costs and what preparing costs, to weigh one against the other; never in a result."""
+
+    stages: tuple[int, ...]  # as far as they are a quarter of all coordinates or less
+    least_work: float  # multiply-adds of coordinates, below which a join takes about as long as the sample does
+    seconds_per_product: float
+    seconds_per_row: float
+    seconds: float
+    # Pairs of a tile that are as good as independent: all of them, far fewer where rows are ordered by cluster.
+    pairs_of_tile: int
+    pairs_of_ordered_tile: int
+
+
+_CPU = _Costs((16, 32, 64, 128), 2e10, 4e-12, 2e-6, 0.05, 384, 60)  # one thread of a Cascade Lake
+_CUDA = _Costs((64, 128), 3e13, 3e-15, 3e-8, 0.15, 16_384, 1_000)  # an H100
+
+
+class _Prefix(NamedTuple):
+    basis: _Matrix  # (p, d) orthonormal rows
+    stages: list[int]
+    norms: list[float]  # per stage, of a unit row's first coordinates
+    centroids: _Matrix  # (c, coordinates)
 
 
 def screening_of(
@@ -56,12 +75,34 @@ def screening_of(
     threads
         To use; the stages do not depend on it.
     """
+    prefix = _prefix_of(list(sides), limit, neighbors, threads, _CPU)
+    return None if prefix is None else _core.fused_similarity.Screening(*prefix)
+
+
+def cuda_screening_of(
+    sides: list[tuple[Any, Any, NDArray[np.int64]]], limit: float | None, neighbors: int | None, threads: int = 0
+) -> _core_cuda.Screening | None:
+    """As :func:`screening_of`, for a join on a GPU, of rows in its memory (``_core_cuda.Matrix``) or the CPU's."""
+    prefix = _prefix_of(list(sides), limit, neighbors, threads, _CUDA)
+    if prefix is None:
+        return None
+    screening: _core_cuda.Screening = cuda_kernels().Screening(prefix.basis, prefix.norms[0], prefix.centroids)
+    return screening
+
+
+def _prefix_of(
+    sides: list[tuple[Any, Any, NDArray[np.int64]]],
+    limit: float | None,
+    neighbors: int | None,
+    threads: int,
+    costs: _Costs,
+) -> _Prefix | None:
     d = sides[0][0].shape[1]
     sizes = [len(rows) for _, _, rows in sides]
     pairs = sizes[0] * sizes[-1] / (2 if len(sides) == 1 else 1)
-    if pairs * d < _LEAST_WORK or d < _LEAST_COORDINATES:
+    stages = [p for p in costs.stages if p * 4 <= d]
+    if pairs * d < costs.least_work or d < _LEAST_COORDINATES or not stages:
         return None
-    stages = [p for p in _STAGES if p * 4 <= d]
     # Each side gives half: the prefix must suit both.
     basis_sample = np.concatenate([_unit_rows(*side, _BASIS_ROWS // len(sides)) for side in sides])
     left, right = basis_sample[:_PAIR_ROWS], basis_sample[-_PAIR_ROWS:]
@@ -71,26 +112,26 @@ def screening_of(
         assert neighbors is not None
         limit = float(np.quantile(similarities, max(0.0, 1 - neighbors / largest)))
     beginnings = [_left_by_beginning(similarities, p / d, d, limit) for p in _BEGINNINGS * d]
-    without = _products(_BEGINNINGS * d, beginnings, _PAIRS_OF_TILE, d)
-    worth = (sum(sizes) * _SECONDS_PER_ROW + _SECONDS) / (pairs * _SECONDS_PER_PRODUCT)
-    if without - _fewest_products(similarities, stages, d, limit) < worth:
+    without = _products(_BEGINNINGS * d, beginnings, costs.pairs_of_tile, d)
+    worth = (sum(sizes) * costs.seconds_per_row + costs.seconds) / (pairs * costs.seconds_per_product)
+    if without - _fewest_products(similarities, stages, d, limit, costs) < worth:
         return None
     basis = _principal_directions(basis_sample, stages[-1], threads)
     projected = _core.fused_similarity.products(basis_sample, basis, threads)
     prefixes = [
         _left_by_prefix(projected[:_PAIR_ROWS, :p], projected[-_PAIR_ROWS:, :p], limit, threads) for p in stages
     ]
-    if without - _products(np.array(stages), prefixes, _PAIRS_OF_ORDERED_TILE, d) < worth:
+    if without - _products(np.array(stages), prefixes, costs.pairs_of_ordered_tile, d) < worth:
         return None
     norms = [float(np.sqrt(np.mean(np.square(projected[:, :p]).sum(axis=1)))) for p in stages]
     clusters = min(_MOST_CLUSTERS, int(np.sqrt(max(sizes))))
     sample = np.concatenate([_unit_rows(*side, clusters * _ROWS_PER_CLUSTER // len(sides)) for side in sides])
     first = np.ascontiguousarray(basis[:_CLUSTER_COORDINATES])
     centroids = _centroids(_core.fused_similarity.products(sample, first, threads), clusters, threads)
-    return _core.fused_similarity.Screening(basis, stages, [min(1.0, max(norm, 1e-3)) for norm in norms], centroids)
+    return _Prefix(basis, stages, [min(1.0, max(norm, 1e-3)) for norm in norms], centroids)
 
 
-def _fewest_products(similarities: _Matrix, stages: list[int], d: int, limit: float) -> float:
+def _fewest_products(similarities: _Matrix, stages: list[int], d: int, limit: float, costs: _Costs) -> float:
     """What principal prefixes may come down to at best, from the similarities of pairs alone.
 
     With eigenvalues of sum 1, the mean square of the similarities is that of a sum of their squares, so that the first
@@ -99,7 +140,7 @@ def _fewest_products(similarities: _Matrix, stages: list[int], d: int, limit: fl
     square = float(np.mean(np.square(similarities)))
     energies = np.minimum(1, np.sqrt(np.array(stages) * square))
     left = [_left_by_beginning(similarities, float(energy), d, limit) for energy in energies]
-    return _products(np.array(stages), left, _PAIRS_OF_ORDERED_TILE, d)
+    return _products(np.array(stages), left, costs.pairs_of_ordered_tile, d)
 
 
 def _left_by_prefix(left: _Matrix, right: _Matrix, limit: float, threads: int) -> float:
@@ -128,10 +169,10 @@ def _products(lengths: NDArray[Any], left: list[float], pairs_of_tile: int, d: i
     return float(np.min(lengths + alive * d))
 
 
-def _unit_rows(x: NDArray[Any], element: Any, rows: NDArray[np.int64], count: int) -> _Matrix:
+def _unit_rows(x: NDArray[Any] | _core_cuda.Matrix, element: Any, rows: NDArray[np.int64], count: int) -> _Matrix:
     """(at most count, d) of the rows, evenly spaced, as unit float32."""
     chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]
-    part = x[chosen]
+    part = x[chosen] if isinstance(x, np.ndarray) else x.take(chosen)
     wide = (part.astype(np.uint32) << 16).view(np.float32) if element == "bfloat16" else part.astype(np.float32)
     largest = np.abs(wide).max(axis=1, keepdims=True)
     wide /= np.where(largest > 0, largest, 1)  # or squares of large elements overflow

@@ -39,6 +39,7 @@ def spanning_forest_above(
     unjudged: Unjudged = "skip",
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Callable[[float], object] | None = None,
 ) -> SpanningForest:
     """What :func:`components_above` finds, for every threshold from a floor upwards, in one join.
@@ -47,7 +48,7 @@ def spanning_forest_above(
 
     Parameters
     ----------
-    x, metric, precision, unjudged, threads, dtype, progress
+    x, metric, precision, unjudged, threads, dtype, device, progress
         As in :func:`pairs_above`.
     floor
         Pairs below it are of no interest; rounded once to float32.
@@ -63,9 +64,11 @@ def spanning_forest_above(
         As :func:`pairs_above`.
     """
     limit = float32_of("floor", floor)
-    join = join_of(x, None, metric, precision, unjudged, threads, dtype)
-    edges = _core.fused_similarity.spanning_forest_above(*join.operands(limit=limit), limit, join.threads, progress)
-    return SpanningForest(*edges, join.left.distinct.copy_of, join.left.distinct.unjudged)
+    join = join_of(x, None, metric, precision, unjudged, threads, dtype, device)
+    rows, cols, similarities = join.kernels.spanning_forest_above(
+        *join.operands(limit=limit), limit, join.threads, progress
+    )
+    return SpanningForest(rows, cols, similarities, join.left.distinct.copy_of, join.left.distinct.unjudged)
 
 
 def heaviest_forest(n: int, rows: Indices, cols: Indices, similarities: Floats) -> tuple[Indices, Indices, Floats]:

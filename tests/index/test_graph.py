@@ -196,3 +196,13 @@ def test_a_graph_that_does_not_hold_together_is_refused() -> None:
         graph.neighbors(20)
     with pytest.raises(InputError, match="keep: expected 'union', 'mutual' or 'sum', got 'max'"):
         graph.symmetrize(keep="max")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keep", ["union", "mutual"])
+def test_wide_row_numbers_are_put_in_the_same_order(keep: Any) -> None:
+    narrow = knn_graph(np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32), 4)
+    wide = KnnGraph(narrow.indptr, narrow.indices.astype(np.uint64), narrow.weights)
+    expected, found = narrow.symmetrize(keep=keep), wide.symmetrize(keep=keep)
+    np.testing.assert_array_equal(found.indptr, expected.indptr)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.weights, expected.weights)

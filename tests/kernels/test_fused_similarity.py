@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pycurate.kernels import active_isa, set_active_isa
+from pycurate.kernels.device import cuda_support
 from pycurate.kernels.fused_similarity import (
     components_above,
     count_above,
@@ -26,7 +27,7 @@ from pycurate.kernels.rowwise import Metric
 from pycurate.kernels.spanning_forest import spanning_forest_above
 from pycurate.reference import fused_similarity as reference
 from pycurate.reference import rowwise
-from pycurate.testing import AVAILABLE_ISAS
+from pycurate.testing import AVAILABLE_ISAS, CUDA
 
 ELEMENTS = ["float16", "bfloat16", "float32", "int8"]
 FLOATS = ELEMENTS[:3]
@@ -135,11 +136,16 @@ def with_unjudged(values: NDArray[Any], rows: Indices, mark: float) -> NDArray[A
 
 
 def assert_equals_definition(
-    x: Rows, y: Rows | None, metric: Metric, expected: Expected, threads: int | None = None
+    x: Rows,
+    y: Rows | None,
+    metric: Metric,
+    expected: Expected,
+    device: str = "cpu",
+    threads: int | None = None,
 ) -> None:
     """Every question, for every threshold of ``expected``."""
     similarity, unjudged, unjudged_y, thresholds, order = expected
-    asked: dict[str, Any] = {"metric": metric, "threads": threads, **options(x)}
+    asked: dict[str, Any] = {"metric": metric, "threads": threads, "device": device, **options(x)}
     np.testing.assert_array_equal(unjudged_rows(x, metric, threads=threads, **options(x)), unjudged)
     for threshold in thresholds:
         what = f"{metric}, threshold {threshold!r}"
@@ -172,7 +178,7 @@ def assert_equals_definition(
         else:
             assert_same_bits(pairs.copy_of_y, reference.copy_of(y), what)
             assert_same_bits(pairs.unjudged_y, unjudged_y, what)
-    for k in (1, 5, similarity.shape[1] + 2):
+    for k in (1, 5, min(similarity.shape[1] + 2, 128 if device == CUDA else 1000)):  # most that a GPU keeps
         found = nearest(x, k, y, **asked)
         indices, similarities = reference.nearest(similarity, k)
         assert_same_bits(found.indices, indices, f"{metric}, k {k}")
@@ -210,10 +216,9 @@ def cross_join(element: str, n: int, m: int, d: int, metric: Metric) -> tuple[Ro
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("element", ELEMENTS)
 @pytest.mark.parametrize(("n", "d"), SHAPES)
-@pytest.mark.usefixtures("isa")
-def test_a_self_join_equals_the_definition(element: str, n: int, d: int, metric: Metric) -> None:
+def test_a_self_join_equals_the_definition(element: str, n: int, d: int, metric: Metric, engine: str) -> None:
     x, expected = self_join(element, n, d, metric)
-    assert_equals_definition(x, None, metric, expected)
+    assert_equals_definition(x, None, metric, expected, engine)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -221,18 +226,16 @@ def test_a_self_join_equals_the_definition(element: str, n: int, d: int, metric:
 @pytest.mark.parametrize(
     ("n", "m", "d"), [(0, 3, 5), (3, 0, 5), (1, 1, 16), (2, 3, 0), (49, 130, 33), (97, 47, 1), (20, 31, 385)]
 )
-@pytest.mark.usefixtures("isa")
-def test_a_cross_join_equals_the_definition(element: str, n: int, m: int, d: int, metric: Metric) -> None:
+def test_a_cross_join_equals_the_definition(element: str, n: int, m: int, d: int, metric: Metric, engine: str) -> None:
     x, y, expected = cross_join(element, n, m, d, metric)
-    assert_equals_definition(x, y, metric, expected)
+    assert_equals_definition(x, y, metric, expected, engine)
 
 
 @pytest.mark.parametrize(("element", "metric"), SOME)
-@pytest.mark.usefixtures("isa")
-def test_many_dimensions(element: str, metric: Metric) -> None:
+def test_many_dimensions(element: str, metric: Metric, engine: str) -> None:
     for n, d in ((9, 4096), (4, 9001)):
         x, expected = self_join(element, n, d, metric)
-        assert_equals_definition(x, None, metric, expected)
+        assert_equals_definition(x, None, metric, expected, engine)
 
 
 @settings(max_examples=60, deadline=None)
@@ -247,7 +250,7 @@ def test_many_dimensions(element: str, metric: Metric) -> None:
 def test_any_bits(element: str, metric: Metric, n: int, m: int | None, d: int, seed: int) -> None:
     x = any_bits(element, n, d, seed)
     y = None if m is None else any_bits(element, m, d, seed + 1)
-    assert_on_every_isa(x, y, metric)
+    assert_on_every_engine(x, y, metric)
 
 
 @settings(max_examples=80, deadline=None)
@@ -265,10 +268,10 @@ def test_ties_and_copies(element: str, metric: Metric, n: int, m: int | None, d:
     values = np.array([-1, -0.0, 0, 1, 2], np.float32)
     x = stored(rng.choice(values, (n, d)), element)
     y = None if m is None else stored(rng.choice(values, (m, d)), element)
-    assert_on_every_isa(x, y, metric)
+    assert_on_every_engine(x, y, metric)
 
 
-def assert_on_every_isa(x: Rows, y: Rows | None, metric: Metric) -> None:
+def assert_on_every_engine(x: Rows, y: Rows | None, metric: Metric) -> None:
     expected = expect(x, y, metric)
     before = active_isa()
     try:
@@ -277,6 +280,8 @@ def assert_on_every_isa(x: Rows, y: Rows | None, metric: Metric) -> None:
             assert_equals_definition(x, y, metric, expected, threads=1)
     finally:
         set_active_isa(before)
+    if not cuda_support().missing:
+        assert_equals_definition(x, y, metric, expected, CUDA)
 
 
 @cache
@@ -307,13 +312,12 @@ def difficult_rows(element: str) -> Rows:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("element", ELEMENTS)
-@pytest.mark.usefixtures("isa")
-def test_difficult_rows(element: str, metric: Metric) -> None:
+def test_difficult_rows(element: str, metric: Metric, engine: str) -> None:
     x = difficult_rows(element)
     expected = expected_of_difficult_rows(element, metric)
     if element != "int8":
         assert {12, 13, 14} <= set(expected.unjudged.tolist())
-    assert_equals_definition(x, None, metric, expected)
+    assert_equals_definition(x, None, metric, expected, engine)
 
 
 @cache
@@ -367,21 +371,19 @@ def planted(element: str, d: int, metric: Metric, threshold: float) -> tuple[Row
 )
 @pytest.mark.parametrize("d", [33, 512])
 @pytest.mark.parametrize("element", FLOATS)
-@pytest.mark.usefixtures("isa")
-def test_pairs_planted_around_a_threshold(element: str, d: int, metric: Metric, threshold: float) -> None:
+def test_pairs_planted_around_a_threshold(element: str, d: int, metric: Metric, threshold: float, engine: str) -> None:
     x, expected = planted(element, d, metric, threshold)
     off = expected.similarity.astype(np.float64) - np.float32(threshold)
     assert np.count_nonzero((off >= 0) & (off < 1e-6)) >= 8  # else the rows do not test what they are for
     assert np.count_nonzero((off < 0) & (off > -1e-6)) >= 8
-    assert_equals_definition(x, None, metric, expected)
+    assert_equals_definition(x, None, metric, expected, engine)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("element", ELEMENTS)
-@pytest.mark.usefixtures("isa")
-def test_clumps_of_noisy_copies(element: str, metric: Metric) -> None:
+def test_clumps_of_noisy_copies(element: str, metric: Metric, engine: str) -> None:
     x, expected = clumps(element, metric)
-    assert_equals_definition(x, None, metric, expected)
+    assert_equals_definition(x, None, metric, expected, engine)
 
 
 @cache
@@ -410,22 +412,20 @@ def test_threads_do_not_change_a_bit(element: str, metric: Metric) -> None:
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
-@pytest.mark.usefixtures("isa")
-def test_rows_any_stride_apart_are_read_in_place(element: str) -> None:
+def test_rows_any_stride_apart_are_read_in_place(element: str, engine: str) -> None:
     base = make_rows(element, 60, 50)
     odd = np.empty(base[:20].nbytes + 1, np.uint8)
     odd[1:] = base[:20].view(np.uint8).ravel()
     unaligned = odd[1:].view(base.dtype).reshape(20, 50)
     for x in (base[::3, 7:40], base[::-1], np.broadcast_to(base[4], (6, 50)), base[:, 5:6], unaligned):
         plain = np.ascontiguousarray(x)
-        assert_equals_definition(x, None, "cosine", expect(plain, None, "cosine"))
+        assert_equals_definition(x, None, "cosine", expect(plain, None, "cosine"), engine)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.usefixtures("isa")
-def test_a_clump_of_identical_rows_among_others(metric: Metric) -> None:
+def test_a_clump_of_identical_rows_among_others(metric: Metric, engine: str) -> None:
     x, expected = clump_among_others(metric)
-    assert_equals_definition(x, None, metric, expected)
+    assert_equals_definition(x, None, metric, expected, engine)
 
 
 @cache
@@ -438,12 +438,11 @@ def clump_among_others(metric: Metric) -> tuple[Rows, Expected]:
 
 
 @pytest.mark.parametrize(("element", "metric"), SOME)
-@pytest.mark.usefixtures("isa")
-def test_scoring_every_pair_gives_the_same(element: str, metric: Metric) -> None:
+def test_scoring_every_pair_gives_the_same(element: str, metric: Metric, engine: str) -> None:
     x, expected = self_join(element, 48, 17, metric)
     for threshold in expected.thresholds:
         rows, cols, similarities = reference.pairs_above(x, expected.similarity, threshold)
-        pairs = pairs_above(x, threshold, metric=metric, precision="float32", **options(x))
+        pairs = pairs_above(x, threshold, metric=metric, precision="float32", device=engine, **options(x))
         assert_same_bits(pairs.rows, rows, metric)
         assert_same_bits(pairs.cols, cols, metric)
         assert_same_bits(pairs.similarities, similarities, metric)

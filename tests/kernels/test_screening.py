@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 import pycurate
 from pycurate import _core
 from pycurate.kernels import screening
+from pycurate.kernels.device import cuda_kernels, cuda_support
+from pycurate.testing import CUDA
 
 
 @pytest.fixture(autouse=True)
 def always_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screening, "_LEAST_WORK", 0)
-    monkeypatch.setattr(screening, "_SECONDS", -1e9)
+    for costs in ("_CPU", "_CUDA"):
+        always = getattr(screening, costs)._replace(least_work=0, seconds=-1e9)
+        monkeypatch.setattr(screening, costs, always)
 
 
 def embeddings(n: int, d: int, dtype: Any = np.float32, seed: int = 0) -> NDArray[Any]:
@@ -30,15 +33,15 @@ def embeddings(n: int, d: int, dtype: Any = np.float32, seed: int = 0) -> NDArra
     return random.permutation(x).astype(dtype)
 
 
-def both(question: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
-    return question(*arguments, **options), question(*arguments, precision="float32", **options)
+def both(question: Any, *arguments: Any, device: str = "cpu", **options: Any) -> tuple[Any, Any]:
+    return question(*arguments, device=device, **options), question(*arguments, precision="float32", **options)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize(("n", "d"), [(700, 128), (385, 384), (97, 130)])
+@pytest.mark.parametrize(("n", "d"), [(700, 128), (385, 384), (97, 130), (1300, 515)])
 @pytest.mark.parametrize("threshold", [0.5, 0.9, 0.99])
-def test_pairs_are_those_of_every_pair_scored(isa: None, n: int, d: int, dtype: Any, threshold: float) -> None:
-    found, expected = both(pycurate.pairs_above, embeddings(n, d, dtype), threshold)
+def test_pairs_are_those_of_every_pair_scored(engine: str, n: int, d: int, dtype: Any, threshold: float) -> None:
+    found, expected = both(pycurate.pairs_above, embeddings(n, d, dtype), threshold, device=engine)
     assert len(expected.rows) > 0
     for name in ("rows", "cols", "similarities"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
@@ -49,45 +52,55 @@ def test_stages_really_run() -> None:
     pycurate.pairs_above(x, 0.95, threads=1)
     work = _core.fused_similarity.last_work()
     stages = sum(name.startswith("screened_") for name in work)
-    assert stages > len(screening._STAGES)  # principal prefixes, beginnings and the whole row
+    assert stages > len(screening._CPU.stages)  # principal prefixes, beginnings and the whole row
     assert work[f"screened_{stages - 1}"] < work["tiles"] / 2
 
 
+def test_stages_really_run_on_a_gpu() -> None:
+    if cuda_support().missing:
+        pytest.skip(f"no GPU: {cuda_support().missing}")
+    pycurate.pairs_above(embeddings(20_000, 512, np.float16), 0.95, device=CUDA)
+    work = cuda_kernels().last_work()
+    assert sum(work[name] for name in ("stage_0", "stage_1")) > 0  # of principal coordinates
+    assert work["scored_pairs"] < 1e6
+
+
+@pytest.mark.parametrize(("n", "d"), [(901, 160), (1100, 520)])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_every_question_of_one_matrix(threads: int) -> None:
-    x = embeddings(901, 160)
+def test_every_question_of_one_matrix(threads: int, n: int, d: int, engine: str) -> None:
+    x = embeddings(n, d)
     order = np.random.default_rng(1).permutation(len(x))
-    near, all_near = both(pycurate.nearest, x, 7, threads=threads)
+    near, all_near = both(pycurate.nearest, x, 7, threads=threads, device=engine)
     assert np.array_equal(near.indices, all_near.indices)
     assert np.array_equal(near.similarities, all_near.similarities)
-    assert np.array_equal(*both(pycurate.components_above, x, 0.93, threads=threads))
-    assert np.array_equal(*both(pycurate.count_above, x, 0.8, threads=threads))
-    earlier, all_earlier = both(pycurate.most_similar_earlier, x, order, 0.85, threads=threads)
+    assert np.array_equal(*both(pycurate.components_above, x, 0.93, threads=threads, device=engine))
+    assert np.array_equal(*both(pycurate.count_above, x, 0.8, threads=threads, device=engine))
+    earlier, all_earlier = both(pycurate.most_similar_earlier, x, order, 0.85, threads=threads, device=engine)
     assert np.array_equal(earlier.indices, all_earlier.indices)
     assert np.array_equal(earlier.similarities, all_earlier.similarities, equal_nan=True)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "l2"])
-def test_two_matrices(metric: Any) -> None:
-    x, y = embeddings(530, 144, seed=1), embeddings(211, 144, seed=2)
-    near, all_near = both(pycurate.nearest, x, 3, y, metric=metric)
+def test_two_matrices(metric: Any, engine: str) -> None:
+    x, y = embeddings(530, 272, seed=1), embeddings(211, 272, seed=2)
+    near, all_near = both(pycurate.nearest, x, 3, y, metric=metric, device=engine)
     assert np.array_equal(near.indices, all_near.indices)
     threshold = float(np.quantile(all_near.similarities[:, 0], 0.3))
-    found, expected = both(pycurate.pairs_above, x, threshold, y, metric=metric)
+    found, expected = both(pycurate.pairs_above, x, threshold, y, metric=metric, device=engine)
     assert np.array_equal(found.rows, expected.rows)
     assert np.array_equal(found.cols, expected.cols)
 
 
-def test_rows_that_hold_all_their_energy_in_one_direction() -> None:
-    x = np.repeat(np.linspace(1, 2, 300, dtype=np.float32)[:, None], 128, axis=1)
+def test_rows_that_hold_all_their_energy_in_one_direction(engine: str) -> None:
+    x = np.repeat(np.linspace(1, 2, 300, dtype=np.float32)[:, None], 256, axis=1)
     x[::2, 0] += 1e-3
-    found, expected = both(pycurate.pairs_above, x, 1.0)
+    found, expected = both(pycurate.pairs_above, x, 1.0, device=engine)
     assert np.array_equal(found.rows, expected.rows)
     assert np.array_equal(found.cols, expected.cols)
 
 
 def test_a_flat_spectrum_is_not_worth_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(screening, "_SECONDS", 0.05)
+    monkeypatch.setattr(screening, "_CPU", screening._CPU._replace(seconds=0.05))
     x = np.random.default_rng(0).standard_normal((4000, 512)).astype(np.float32)
     assert screening.screening_of([(x, "float32", np.arange(len(x)))], 0.9, None, 1) is None
 

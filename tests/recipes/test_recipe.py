@@ -13,13 +13,16 @@ from pycurate.recipes import Recipe, preset_descriptions
 from pycurate.steps import (
     STEPS,
     CaptionRules,
+    ClassBalance,
     ClipScore,
+    Coreset,
     Decontaminate,
     ExactDedup,
     Filter,
     Frequency,
     ImageHash,
     ImageRules,
+    KnnLabelNoise,
     Language,
     MinHashDedup,
     PerceptualDedup,
@@ -30,6 +33,7 @@ from pycurate.steps import (
     TextEntity,
     Threshold,
     TopFraction,
+    ZeroShotTopK,
 )
 
 TEXT = """
@@ -41,6 +45,8 @@ steps:
   - row_scores: {name: mine, version: 3, function: "numpy:asarray", embeddings: [l14_img], inputs: [clip, url]}
   - filter: original_width >= 200 and clip > 0.1
   - threshold: {score: clip, minimum: 0.28}
+  - class_balance: {label: cluster, total: 500, floor: 2, score: clip}
+  - coreset: {embedding: l14_img, fraction: 0.5, method: k_center}
   - threshold: {score: b32, maximum: 0.9, inclusive: false, unjudged: keep}
   - top_fraction: {score: clip, fraction: 0.3, of: survivors, ties: datacomp}
   - caption_rules: {min_words: 3, max_chars: 200}
@@ -58,6 +64,8 @@ steps:
   - subset: {keep: a.npy, drop: [b.npy, c.npy]}
   - image_hash: {hash: dhash, bits: 256, as: looks}
   - perceptual_dedup: {radius: 8, dihedral: true, removal: greedy, keep: {highest: clip}}
+  - knn_label_noise: {embedding: l14_img, label: class_id, method: vote, k: 20}
+  - zero_shot_top_k: {embedding: l14_img, classes: classes.npy, k: 16}
 """
 
 
@@ -71,6 +79,8 @@ def in_python() -> Recipe:
             RowScores(name="mine", version=3, function="numpy:asarray", embeddings=["l14_img"], inputs=["clip", "url"]),
             Filter(expression="original_width >= 200 and clip > 0.1"),
             Threshold(score="clip", minimum=0.28),
+            ClassBalance(label="cluster", total=500, floor=2, score="clip"),
+            Coreset(embedding="l14_img", fraction=0.5, method="k_center"),
             Threshold(score="b32", maximum=0.9, inclusive=False, unjudged="keep"),
             TopFraction(score="clip", fraction=0.3, of="survivors", ties="datacomp"),
             CaptionRules(min_words=3, max_chars=200),
@@ -88,6 +98,8 @@ def in_python() -> Recipe:
             SubsetStep(keep="a.npy", drop=["b.npy", "c.npy"]),
             ImageHash(hash="dhash", bits=256, as_="looks"),
             PerceptualDedup(radius=8, dihedral=True, removal="greedy", keep={"highest": "clip"}),
+            KnnLabelNoise(embedding="l14_img", label="class_id", method="vote", k=20),
+            ZeroShotTopK(embedding="l14_img", classes="classes.npy", k=16),
         ],
     )
 
@@ -135,9 +147,11 @@ def test_steps_know_which_names_are_scores_and_which_are_columns() -> None:
     assert set(columns) == {
         "clip_b32_similarity_score",
         "url",
+        "cluster",
         "original_width",
         "original_height",
         "caption",
+        "class_id",
     }
 
 
@@ -246,6 +260,8 @@ def test_check_names_what_the_pool_lacks(pool_factory, tmp_path: Path) -> None:
 def test_every_preset_is_described_and_goes_to_yaml_and_back() -> None:
     given = {"fasttext_model": "lid.176.bin", "wordnet": "wordnet", "entities": "ids.txt"}
     needed = {"datacomp-basic": ["fasttext_model"], "datacomp-text": list(given)}
+    given["embedding"] = "l14_img"
+    needed |= {name: ["embedding"] for name in ("semdedup", "semdedup-nemo", "dedup-clip94")}
     for name, description in preset_descriptions().items():
         recipe = Recipe.load(name, **{key: given[key] for key in needed.get(name, [])})
         assert recipe.name == name

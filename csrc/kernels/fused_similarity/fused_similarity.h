@@ -104,8 +104,6 @@ class Operand {
     }
     /// Row at `position` widened to float32, zeros up to a multiple of 16; not int8.
     void widen(std::size_t position, float* out) const noexcept;
-    /// Largest that |canonical - exact| can be for cosine, or relative to |x| |y| or |x|^2.
-    double canonical_error() const noexcept;
     std::size_t bytes() const noexcept;
 
   private:

@@ -26,6 +26,7 @@
 #include "common/float_environment.h"
 #include "common/thread_pool.h"
 #include "kernels/fused_similarity/fused_similarity.h"
+#include "kernels/fused_similarity/shares.h"
 #include "kernels/rowwise/similarity.h"
 
 namespace pycurate::fused_similarity {
@@ -158,8 +159,7 @@ class Join {
 
     /// The least sum of `stage` whose score may reach `limit`, where a sum says so by itself: for cosine.
     static std::int32_t least_sum(const Stage& stage, float limit) noexcept {
-        const double sum = std::floor((static_cast<double>(limit) - stage.extra) / stage.unit);
-        return static_cast<std::int32_t>(std::clamp(sum, -0x1p30, 0x1p30));
+        return least_sum_of(limit, stage.extra, stage.unit, 0x1p30);
     }
 
     void join_blocks(Worker& w, std::size_t block_a, std::size_t first_b, std::size_t end_b) {
@@ -338,7 +338,7 @@ class Join {
         const double cosine = 2.0 * (shares * stage_a.unit + stage_a.extra);
         if (a_.metric == Metric::cosine) return upper - static_cast<float>(cosine * 1.000001);
         const double bias =
-            a_.metric == Metric::l2 ? 16.0 * a_.canonical_error() * (a_.squares[i] + b_.squares[j]) : 0.0;
+            a_.metric == Metric::l2 ? 16.0 * canonical_error_of(a_.d) * (a_.squares[i] + b_.squares[j]) : 0.0;
         const double factors = static_cast<double>(a_.factors[i]) * static_cast<double>(b_.factors[j]);
         return upper - static_cast<float>((factors * cosine + bias) * 1.000001);
     }

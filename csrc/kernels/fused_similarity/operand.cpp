@@ -6,54 +6,24 @@
 #include "common/float_environment.h"
 #include "common/thread_pool.h"
 #include "kernels/fused_similarity/fused_similarity.h"
+#include "kernels/fused_similarity/shares.h"
 #include "kernels/rowwise/similarity.h"
 
 namespace pycurate::fused_similarity {
 namespace {
 
-constexpr double half_ulp = 0x1p-24;
-
-/// gamma_k of rounding analysis: k roundings in a row.
-double gamma(double k) noexcept { return k * half_ulp / (1.0 - k * half_ulp); }
-
-// A row whose squared norm is below this may have lost digits to float32's smallest numbers in its canonical
-// sums, so nothing is said of its similarities: it is scored with every row. 2^-100 leaves 2^49 of them.
-constexpr double fragile_square = 0x1p-100;
 // A share that lets every pair pass, and two of which still fit an int32 with any sum.
 constexpr std::int32_t passing_share = 1 << 29;
-// Most coordinates of a row whose int32 sums and shares together stay below 2^31: 255 * 127 * 16,384 < 2^29.
-constexpr std::size_t most_coordinates = 16'384;
 constexpr std::size_t task_panels = 16;
-
-// Transforms of a rotation: one where d is a power of two, else three that overlap.
-constexpr std::size_t transforms = 3;
-
-/// Signs before each transform of a rotation, so that no natural vector is one of the transform's own, nor
-/// what one of them leaves of it one of the next.
-AlignedBuffer<float> random_signs(std::size_t d) {
-    AlignedBuffer<float> signs(std::max<std::size_t>(transforms * d, 1));
-    std::uint64_t state = 0x9e3779b97f4a7c15u;
-    for (std::size_t j = 0; j < transforms * d; ++j) {
-        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-        signs[j] = (state >> 32 & 1u) != 0 ? 1.0f : -1.0f;
-    }
-    return signs;
-}
 
 /// Orthonormal mixing of d coordinates: Hadamard transforms of the largest power of two at the front, at the
 /// back and in the middle, which overlap unless d is a power of two itself.
 void rotate(const Kernels& kernels, float* x, std::size_t d, const float* signs) noexcept {
-    std::size_t width = 1;
-    while (width * 2 <= d) width *= 2;
-    kernels.flip(x, d, signs);
-    kernels.hadamard(x, width);
-    if (width == d) return;
-    kernels.flip(x, d, signs + d);
-    kernels.hadamard(x + (d - width) * lanes, width);
-    kernels.flip(x, d, signs + 2 * d);
-    kernels.hadamard(x + (d - width) / 2 * lanes, width);
+    for (std::size_t t = 0; t < transforms_of(d); ++t) {
+        kernels.flip(x, d, signs + t * d);
+        kernels.hadamard(x + transform_begin(d, t) * lanes, transform_width(d));
+    }
 }
-constexpr double rotation_roundings = 3 * 16;  // at most, of a coordinate: levels of three transforms
 
 AlignedBuffer<float> in_chunks(const float* rows, std::size_t count, std::size_t d) {
     const std::size_t chunks = (count + lanes - 1) / lanes;
@@ -77,24 +47,7 @@ Screening::Screening(const float* rows, std::size_t p_, std::size_t d_, const fl
       norms(std::move(norms_)),
       projection(in_chunks(rows, p_, d_)),
       centroids(in_chunks(centroid_rows, c, cluster_coordinates_)),
-      defect(0) {
-    for (std::size_t i = 0; i < p; ++i)
-        for (std::size_t k = 0; k <= i; ++k) {
-            double dot = i == k ? -1.0 : 0.0;
-            for (std::size_t j = 0; j < d; ++j)
-                dot += static_cast<double>(rows[i * d + j]) * static_cast<double>(rows[k * d + j]);
-            defect += dot * dot * (i == k ? 1.0 : 2.0);
-        }
-    defect = std::sqrt(defect);
-}
-
-/// |canonical - exact| for cosine: each of 16 lanes adds d / 16 products with one rounding each, four folds,
-/// and the square root, division and last rounding; the sums of squares likewise, but half of their error
-/// stays.
-double Operand::canonical_error() const noexcept {
-    const double steps = static_cast<double>((d + lanes - 1) / lanes) + 4;
-    return 2.0 * gamma(steps) + 4.0 * half_ulp;
-}
+      defect(defect_of(rows, p_, d_)) {}
 
 void Operand::scores(const std::uint32_t* positions, const Operand& other, const std::uint32_t* others,
                      std::size_t count, float* out) const noexcept {
@@ -156,21 +109,11 @@ std::unique_ptr<Operand> Operand::prepare(Matrix x, std::size_t d, Element eleme
                      },
                      stop);
     if (!finished) return nullptr;
-    // Scores are factor_x * factor_y * cosine + bias_x + bias_y; of l2 the biases are raised by what float32
-    // and the canonical sums may lose.
     o.factors.assign(o.positions(), 0.0f);
     o.biases.assign(o.positions(), 0.0f);
     for (std::size_t i = 0; i < n; ++i) {
-        const double norm = std::sqrt(o.squares[i]);
-        // Of a row so short that its squares may be lost, no product is bounded: it could be of a row of
-        // 10^19.
-        const bool fragile = !(o.squares[i] >= fragile_square) && metric != Metric::cosine;
-        o.factors[i] = static_cast<float>(fragile                    ? rowwise::infinity
-                                          : metric == Metric::cosine ? 1.0
-                                          : metric == Metric::l2     ? norm * std::sqrt(2.0)
-                                                                     : norm);
-        if (metric == Metric::l2)
-            o.biases[i] = static_cast<float>(-o.squares[i] * (1.0 - 4.0 * o.canonical_error()));
+        o.factors[i] = factor_of(metric, o.squares[i]);
+        o.biases[i] = bias_of(metric, o.squares[i], d);
     }
     if (precision == Precision::exact && d <= most_coordinates && d > 0 && !o.quantise(used, threads, stop))
         return nullptr;
@@ -214,10 +157,6 @@ class Rows16 {
   public:
     AlignedBuffer<float> x;  // [d][16]
 };
-
-std::int32_t in_units(double share, double unit) noexcept {
-    return static_cast<std::int32_t>(std::min(std::ceil(share / unit), static_cast<double>(passing_share)));
-}
 
 }  // namespace
 
@@ -270,11 +209,9 @@ bool Operand::quantise(const Screening* screening, std::size_t threads, const st
         Stage& s = stages.emplace_back();
         s.coordinates = coordinates;
         s.steps = (coordinates + step_coordinates - 1) / step_coordinates;
-        // A rotated row's coordinates are nearly Gaussian: clipping at four standard deviations loses least.
-        s.scale = 4.0 * norm / std::sqrt(static_cast<double>(coordinates)) / 127.0;
-        if (coordinates < lanes) s.scale = norm / 127.0;  // too few to mix
+        s.scale = scale_of(coordinates, norm);
         // 1e-6: normalising and the arithmetic of Kernels::bound, of a few roundings each.
-        s.extra = canonical_error() + 1e-6;
+        s.extra = canonical_error_of(d) + 1e-6;
         return s;
     };
     if (screening != nullptr)
@@ -301,33 +238,22 @@ bool Operand::quantise(const Screening* screening, std::size_t threads, const st
             s.panels = AlignedBuffer<std::int8_t>(padded / panel_rows * s.steps * panel_step_bytes);
         s.start.resize(padded), s.group_share.resize(padded), s.panel_share.resize(padded);
     }
-    const AlignedBuffer<float> signs = random_signs(d);
+    const std::vector<float> signs = rotation_signs(d);
     const std::size_t chunks =
         projected_stages > 0 ? (stages[projected_stages - 1].coordinates + lanes - 1) / lanes : 0;
 
     /// Shares of 16 rows in one stage from the sums over its coordinates. `lost`: of a unit vector in float32
     /// before quantising.
     const auto set_shares = [&](Stage& s, std::size_t begin, const Sums16& sums, double lost) {
-        // Of a float32 sum of squares, one term after the other.
-        const double summing = gamma(static_cast<double>(s.coordinates) + 4.0);
+        const bool whole = &s == &stages.back();
         for (std::size_t l = 0; l < lanes; ++l) {
             const std::size_t i = begin + l;
-            const auto error_norm = [&](float square) {
-                return std::sqrt(static_cast<double>(square)) * (1.0 + summing) + lost;
-            };
-            double rest = 0.0;
-            if (&s != &stages.back()) {
-                const double norm = std::sqrt(static_cast<double>(sums.squares[l])) * (1.0 - summing) - lost;
-                rest = std::max(0.0, 1.00001 - std::max(0.0, norm) * std::max(0.0, norm));
-            }
-            const auto share = [&](double error) {
-                return 1.00001 * error + error * error / 2.0 + rest / 2.0;
-            };
-            const double as_column = share(error_norm(sums.errors[l]));
-            const double as_row =
-                kernels->halved_group ? share(error_norm(sums.halved_errors[l])) : as_column;
-            s.panel_share[i] = in_units(as_column, s.unit);
-            s.group_share[i] = in_units(as_row, s.unit);
+            const double as_column = share_of({sums.squares[l], sums.errors[l]}, s.coordinates, whole, lost);
+            const double as_row = kernels->halved_group ? share_of({sums.squares[l], sums.halved_errors[l]},
+                                                                   s.coordinates, whole, lost)
+                                                        : as_column;
+            s.panel_share[i] = in_units(as_column, s.unit, passing_share);
+            s.group_share[i] = in_units(as_row, s.unit, passing_share);
             if (!(squares[i] >= fragile_square)) s.panel_share[i] = s.group_share[i] = passing_share;
             if (i >= n) s.panel_share[i] = s.group_share[i] = -passing_share;
             // The group's bytes are q + 128, or stand for q = 2 * byte - 127.5.

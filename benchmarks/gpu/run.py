@@ -1,0 +1,160 @@
+"""Races the CUDA kernels on the GPU of this machine and writes a table: ``python benchmarks/gpu/run.py --out FILE``.
+
+Needs a GPU, PyTorch with CUDA and pycurate built with its CUDA kernels. Times are medians of wall-clock seconds, the
+device synchronised, after a warm-up of the same call; every race checks that both found the same pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from peers import cuvs_nearest, full_float32, nearest_float16, triangular_float16
+from rows import clip_like, flat, noisy_copies
+
+from pycurate.kernels.device import cuda_kernels
+from pycurate.kernels.fused_similarity import components_above, nearest, pairs_above
+from pycurate.kernels.join import join_of
+
+THRESHOLD = 0.95
+BLOCKS = (16_384, 32_768)
+
+
+def seconds_of(call: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    result = call()
+    times = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        result = call()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), result
+
+
+def int8_peak() -> float:
+    """Operations a second of the best library product of bytes on this device."""
+    x = torch.randint(-127, 128, (16_384, 8_192), dtype=torch.int8, device="cuda")
+    seconds, _ = seconds_of(lambda: torch._int_mm(x, x.T), 5)
+    return 2 * len(x) ** 2 * x.shape[1] / seconds
+
+
+def operand_of(x: Any) -> Any:
+    """Prepared as a call of ours prepares it."""
+    return join_of(x, None, "cosine", "exact", "skip", None, None, "cuda").operands(limit=THRESHOLD)[0]
+
+
+def race_pairs(x: Any, name: str, repeats: int, dense: bool) -> list[str]:
+    n, d = x.shape
+    module = cuda_kernels()
+    whole, found = seconds_of(lambda: pairs_above(x, THRESHOLD, device="cuda"), repeats)
+    operand = operand_of(x)
+
+    def join() -> Any:
+        return module.pairs_above(operand, None, THRESHOLD, 100_000_000, 0, None)
+
+    join_seconds, _ = seconds_of(join, repeats)
+    work = module.last_work()
+    module.screen_whole_rows(True)
+    every, _ = seconds_of(join, repeats)
+    module.screen_whole_rows(False)
+    rate = n * n * d / every
+    by_block = [seconds_of(lambda b=block: triangular_float16(x, THRESHOLD, b), 1) for block in BLOCKS]
+    half, count = min(by_block, key=lambda timed: timed[0])
+    copies = len(x) - len(torch.unique(x.view(torch.int16), dim=0)) if n <= 100_000 else 0
+    if not copies and count != len(found.rows):
+        raise SystemExit(f"{name}: we found {len(found.rows)} pairs, PyTorch {count}")
+    cells = [f"{name}, {n:,} x {d}", f"{len(found.rows):,}", f"{whole:.3f}", f"{join_seconds:.3f}", f"{every:.3f}"]
+    cells += [f"{rate / 1e12:.0f}", f"{half:.3f}", f"{half / every:.1f} x", f"{half / join_seconds:.1f} x"]
+    cells += [f"{half / whole:.1f} x"]
+    if dense:
+        seconds, again = seconds_of(lambda: full_float32(x, THRESHOLD, 4_096), 1)
+        if not copies and again != len(found.rows):
+            print(f"# {name}: the float32 peer found {again} pairs, we {len(found.rows)} (its rounding)", flush=True)
+        cells += [f"{seconds:.2f}", f"{seconds / whole:.0f} x"]
+    else:
+        cells += ["", ""]
+    print("#", name, n, d, {key: value for key, value in work.items() if value}, flush=True)
+    return cells
+
+
+def race_nearest(x: Any, name: str, k: int, repeats: int) -> list[str]:
+    n, d = x.shape
+    ours, _ = seconds_of(lambda: nearest(x, k, device="cuda"), repeats)
+    work = cuda_kernels().last_work()
+    half, _ = seconds_of(lambda: nearest_float16(x, k, 8_192), 1)
+    cuvs = cuvs_nearest(x[:1000], k)
+    cuvs_cell = "not installed" if cuvs is None else f"{seconds_of(lambda: cuvs_nearest(x, k), 1)[0]:.2f}"
+    print("#", name, n, d, {key: value for key, value in work.items() if value}, flush=True)
+    return [f"{name}, {n:,} x {d}, k {k}", f"{ours:.3f}", f"{half:.3f}", f"{half / ours:.1f} x", cuvs_cell]
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--out", type=Path)
+    options.add_argument("--rows", default="100000,300000,1000000")
+    options.add_argument("--dimensions", default="512,768")
+    options.add_argument("--repeats", type=int, default=3)
+    asked = options.parse_args()
+    peak = int8_peak()
+    pairs, neighbours = [], []
+    for n in map(int, asked.rows.split(",")):
+        for d in map(int, asked.dimensions.split(",")):
+            for name, make in (("flat", flat), ("CLIP-like", clip_like)):
+                x = make(n, d, THRESHOLD)
+                pairs.append(race_pairs(x, name, asked.repeats, dense=n <= 300_000))
+                if n <= 300_000 and d == 512:
+                    neighbours.append(race_nearest(x, name, 32, 1))
+                del x
+                torch.cuda.empty_cache()
+    clump = noisy_copies(20_000, 512)
+    seconds, labels = seconds_of(lambda: components_above(clump, THRESHOLD, device="cuda"), asked.repeats)
+    text = f"""{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, `{" ".join(["python", *sys.argv])}`.
+
+int8 products of the library (`torch._int_mm`): {peak / 1e12:.0f} Tops/s.
+
+{
+        table(
+            [
+                "Self-join at 0.95",
+                "pairs",
+                "call (s)",
+                "join alone (s)",
+                "join, whole rows (s)",
+                "Tops/s of it",
+                "float16 triangle (s)",
+                "whole rows",
+                "screened",
+                "call",
+                "float32 (s)",
+                "call",
+            ],
+            pairs,
+        )
+    }
+
+{table(["Nearest rows", "ours (s)", "float16 + topk (s)", "", "cuVS (s)"], neighbours)}
+
+A clump of 20,000 noisy copies x 512, components at 0.95: {seconds:.3f} s, {len(set(labels.tolist())):,} groups.
+"""
+    print(text)
+    if asked.out:
+        asked.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

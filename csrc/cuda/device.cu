@@ -1,0 +1,84 @@
+#include "cuda/device.h"
+
+#include <cuda_runtime.h>
+
+namespace pycurate::cuda {
+namespace {
+
+__global__ void nothing() {}
+
+}  // namespace
+
+void check(int code, const char* doing) {
+    const auto status = static_cast<cudaError_t>(code);
+    if (status == cudaSuccess) return;
+    cudaGetLastError();  // forget it, so that the next call does not report it
+    throw Error(std::string("CUDA failed while ") + doing + ": " + cudaGetErrorString(status) + " (" +
+                    cudaGetErrorName(status) + ")",
+                status == cudaErrorMemoryAllocation);
+}
+
+std::vector<Device> devices() noexcept {
+    std::vector<Device> result;
+    int count = 0, before = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || cudaGetDevice(&before) != cudaSuccess) {
+        cudaGetLastError();
+        return result;
+    }
+    for (int i = 0; i < count; ++i) {
+        cudaDeviceProp facts{};
+        std::size_t free_bytes = 0, bytes = 0;
+        if (cudaGetDeviceProperties(&facts, i) != cudaSuccess || cudaSetDevice(i) != cudaSuccess) continue;
+        cudaMemGetInfo(&free_bytes, &bytes);
+        cudaFuncAttributes attributes{};
+        const bool supported = cudaFuncGetAttributes(&attributes, nothing) == cudaSuccess && facts.major >= 8;
+        result.push_back({facts.name, facts.major, facts.minor, facts.multiProcessorCount,
+                          facts.totalGlobalMem, free_bytes, supported});
+    }
+    cudaSetDevice(before);
+    cudaGetLastError();
+    return result;
+}
+
+std::pair<int, int> versions() noexcept {
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    cudaGetLastError();
+    return {driver, runtime};
+}
+
+Current::Current(int device) : before_(0) {
+    check(cudaGetDevice(&before_), "asking for the current device");
+    check(cudaSetDevice(device), "choosing a device");
+}
+Current::~Current() { cudaSetDevice(before_); }
+
+void* allocate(std::size_t bytes) {
+    void* at = nullptr;
+    check(cudaMalloc(&at, bytes), "allocating memory on the device");
+    return at;
+}
+void release(void* at) noexcept {
+    if (at != nullptr) cudaFree(at);
+}
+void* allocate_pinned(std::size_t bytes) {
+    void* at = nullptr;
+    check(cudaMallocHost(&at, bytes), "allocating pinned memory");
+    return at;
+}
+void release_pinned(void* at) noexcept {
+    if (at != nullptr) cudaFreeHost(at);
+}
+void copy_in(void* device, const void* host, std::size_t bytes) {
+    if (bytes > 0) check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "copying to the device");
+}
+void copy_out(void* host, const void* device, std::size_t bytes) {
+    if (bytes > 0) check(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost), "copying from the device");
+}
+void fill(void* device, int byte, std::size_t bytes) {
+    if (bytes > 0) check(cudaMemset(device, byte, bytes), "clearing memory on the device");
+}
+void synchronize() { check(cudaDeviceSynchronize(), "computing"); }
+
+}  // namespace pycurate::cuda

@@ -1,0 +1,504 @@
+// Rows on a device, and what screening them needs.
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "cuda/canonical.cuh"
+#include "cuda/fused_similarity.h"
+#include "cuda/layout.h"
+#include "cuda/rows.h"
+#include "kernels/fused_similarity/shares.h"
+#include "kernels/rowwise/similarity.h"
+
+namespace pycurate::cuda {
+namespace {
+
+using namespace fused_similarity;
+
+constexpr std::uint32_t warp_threads = 32;
+
+__global__ void square_rows(Rows x, const std::uint32_t* numbers, std::uint32_t n, double* out) {
+    const std::uint32_t i = (blockIdx.x * blockDim.x + threadIdx.x) / 2;
+    const std::uint32_t threads = __ballot_sync(~0u, i < n);
+    if (i >= n) return;
+    const char* row = x.row(numbers != nullptr ? numbers[i] : i);
+    const double square = canonical_dot(row, row, x.d, x.element, x.aligned, threads);
+    if ((threadIdx.x & 1u) == 0) out[i] = square;
+}
+
+/// What the quantising kernel is told beside the rows.
+struct Quantising {
+    std::uint32_t pitch, positions, n;
+    std::uint32_t prefix_chunks, rotated_stages;
+    std::uint32_t chunks_of_stage[most_stages];  // of rotated coordinates
+    float scale, prefix_scale;
+    double unit, prefix_unit, lost, prefix_lost;
+    const float* projected;  // (n, 64 prefix_chunks) by index
+    const std::uint32_t* order;
+    Metric metric;
+};
+
+__device__ float warp_sum(float x) {
+    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(~0u, x, step);
+    return x;
+}
+
+__device__ float any_element(const Rows& x, const char* row, std::uint32_t j) {
+    switch (x.element) {
+        case Element::float32: return element_at<Element::float32>(row, j);
+        case Element::float16: return element_at<Element::float16>(row, j);
+        case Element::bfloat16: return element_at<Element::bfloat16>(row, j);
+        case Element::int8: break;
+    }
+    return element_at<Element::int8>(row, j);
+}
+
+/// Hadamard transform of `width` numbers in shared memory by a warp, orthonormal.
+__device__ void transform(float* x, std::uint32_t width) {
+    const std::uint32_t lane = threadIdx.x % warp_threads;
+    for (std::uint32_t half = 1; half < width; half *= 2) {
+        __syncwarp();
+        for (std::uint32_t k = lane; k < width / 2; k += warp_threads) {
+            const std::uint32_t i = k / half * 2 * half + k % half;
+            const float low = x[i], high = x[i + half];
+            x[i] = low + high, x[i + half] = low - high;
+        }
+    }
+    const auto orthonormal = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
+    __syncwarp();
+    for (std::uint32_t j = lane; j < width; j += warp_threads) x[j] *= orthonormal;
+    __syncwarp();
+}
+
+/// Rounds 64 numbers to bytes; adds this lane's part of what they and their errors square to.
+__device__ void round_chunk(const float* x, std::uint32_t count, float scale, std::int8_t* out,
+                            RowSums& own) {
+    const std::uint32_t lane = threadIdx.x % warp_threads;
+    std::int8_t rounded[2];
+    for (std::uint32_t k = 0; k < 2; ++k) {
+        const float value = 2 * lane + k < count ? x[2 * lane + k] : 0.0f;
+        const float whole = fminf(fmaxf(rintf(value / scale), -127.0f), 127.0f);
+        const float error = __fmaf_rn(-scale, whole, value);
+        own.squares += value * value, own.errors += error * error;
+        rounded[k] = static_cast<std::int8_t>(whole);
+    }
+    reinterpret_cast<char2*>(out)[lane] = make_char2(rounded[0], rounded[1]);
+}
+
+/// One warp a position: the row as a unit vector is rotated in shared memory, rounded to bytes, and what that
+/// lost becomes its share at each stage; before it the same with its principal coordinates.
+__global__ void quantise_rows(Rows x, const std::uint32_t* numbers, const double* squares, const float* signs,
+                              Quantising q, std::int8_t* out, std::int32_t* shares, float* factors,
+                              float* biases) {
+    extern __shared__ float work[];
+    const std::uint32_t lane = threadIdx.x % warp_threads;
+    const std::uint32_t position = blockIdx.x * (blockDim.x / warp_threads) + threadIdx.x / warp_threads;
+    const std::uint32_t room = max(x.d, chunk_coordinates);
+    float* v = work + threadIdx.x / warp_threads * room;
+    if (position >= q.positions) return;
+    const bool there = position < q.n;
+    const double square = there ? squares[position] : 0.0;
+    std::int8_t* bytes = out + static_cast<std::size_t>(position) * q.pitch;
+    const auto set_share = [&](std::uint32_t stage, const RowSums& own, std::uint32_t coordinates, bool whole,
+                               double unit, double lost) {
+        const RowSums sums{warp_sum(own.squares), warp_sum(own.errors)};
+        if (lane != 0) return;
+        std::int32_t units = in_units(share_of(sums, coordinates, whole, lost), unit, passing_share);
+        if (!(square >= fragile_square)) units = passing_share;
+        shares[static_cast<std::size_t>(stage) * q.positions + position] = there ? units : -passing_share;
+    };
+    RowSums prefix{0.0f, 0.0f};
+    for (std::uint32_t chunk = 0; chunk < q.prefix_chunks; ++chunk) {
+        const std::size_t from = there ? (std::size_t{q.order[position]} * q.prefix_chunks + chunk) : 0;
+        __syncwarp();
+        for (std::uint32_t j = lane; j < chunk_coordinates; j += warp_threads)
+            v[j] = there ? q.projected[from * chunk_coordinates + j] * signs[j] : 0.0f;
+        transform(v, chunk_coordinates);
+        round_chunk(v, chunk_coordinates, q.prefix_scale, bytes + chunk * chunk_coordinates, prefix);
+        set_share(chunk, prefix, (chunk + 1) * chunk_coordinates, false, q.prefix_unit, q.prefix_lost);
+    }
+    // A row shorter than float32 can invert counts as 0 here: fragile, or of no length for other metrics.
+    const float factor = square >= fragile_square ? static_cast<float>(1.0 / std::sqrt(square)) : 0.0f;
+    const char* row = there ? x.row(numbers[position]) : nullptr;
+    __syncwarp();
+    for (std::uint32_t j = lane; j < x.d; j += warp_threads)
+        v[j] = factor != 0.0f ? any_element(x, row, j) * factor : 0.0f;
+    for (std::size_t t = 0; t < transforms_of(x.d); ++t) {
+        __syncwarp();
+        for (std::uint32_t j = lane; j < x.d; j += warp_threads) v[j] *= signs[t * x.d + j];
+        __syncwarp();
+        transform(v + transform_begin(x.d, t), static_cast<std::uint32_t>(transform_width(x.d)));
+    }
+    RowSums own{0.0f, 0.0f};
+    std::uint32_t stage = 0;
+    for (std::uint32_t chunk = 0; stage < q.rotated_stages; ++chunk) {
+        const std::uint32_t begin = chunk * chunk_coordinates;
+        round_chunk(v + begin, x.d - begin, q.scale, bytes + q.prefix_chunks * chunk_coordinates + begin,
+                    own);
+        if (chunk + 1 != q.chunks_of_stage[stage]) continue;
+        const bool last = stage + 1 == q.rotated_stages;
+        set_share(q.prefix_chunks + stage, own, last ? x.d : begin + chunk_coordinates, last, q.unit, q.lost);
+        ++stage;
+    }
+    if (lane == 0) {
+        factors[position] = there ? factor_of(q.metric, square) : 0.0f;
+        biases[position] = there ? bias_of(q.metric, square, x.d) : 0.0f;
+    }
+}
+
+// Projections: 64 rows with 64 directions a block, 4 x 4 of them a thread.
+constexpr std::uint32_t side = 64, slab = 32, project_threads = 256;
+
+/// out[i][p] = canonical unit row i times direction p of `count`, in float32; rows by index.
+__global__ void __launch_bounds__(project_threads)
+    project_rows(Rows x, const std::uint32_t* numbers, const double* squares, std::uint32_t n,
+                 const float* directions, std::uint32_t count, float* out) {
+    __shared__ float of_rows[slab][side + 1], of_directions[slab][side + 1];
+    __shared__ float factors[side];
+    const std::uint32_t first_row = blockIdx.x * side, first = blockIdx.y * side, thread = threadIdx.x;
+    if (thread < side) {
+        const double square = first_row + thread < n ? squares[first_row + thread] : 0.0;
+        factors[thread] = square >= fragile_square ? static_cast<float>(1.0 / std::sqrt(square)) : 0.0f;
+    }
+    float sums[4][4] = {};
+    for (std::uint32_t begin = 0; begin < x.d; begin += slab) {
+        __syncthreads();
+        for (std::uint32_t at = thread; at < side * slab; at += project_threads) {
+            const std::uint32_t r = at / slab, j = at % slab, i = first_row + r;
+            const bool there = begin + j < x.d;
+            of_rows[j][r] = there && i < n && factors[r] != 0.0f
+                                ? any_element(x, x.row(numbers[i]), begin + j) * factors[r]
+                                : 0.0f;
+            of_directions[j][r] =
+                there && first + r < count ? directions[std::size_t{first + r} * x.d + begin + j] : 0.0f;
+        }
+        __syncthreads();
+        for (std::uint32_t j = 0; j < slab; ++j) {
+            float a[4], b[4];
+            for (std::uint32_t k = 0; k < 4; ++k)
+                a[k] = of_rows[j][thread / 16 + 16 * k], b[k] = of_directions[j][thread % 16 + 16 * k];
+            for (std::uint32_t r = 0; r < 4; ++r)
+                for (std::uint32_t c = 0; c < 4; ++c) sums[r][c] = __fmaf_rn(a[r], b[c], sums[r][c]);
+        }
+    }
+    for (std::uint32_t r = 0; r < 4; ++r)
+        for (std::uint32_t c = 0; c < 4; ++c) {
+            const std::uint32_t i = first_row + thread / 16 + 16 * r, p = first + thread % 16 + 16 * c;
+            if (i < n && p < count) out[std::size_t{i} * count + p] = sums[r][c];
+        }
+}
+
+constexpr std::uint32_t most_cluster_coordinates = 32, centroids_at_a_time = 128;
+
+/// The nearest centroid of each projected row, by dot product; it only orders rows.
+__global__ void assign_rows(const float* projected, std::uint32_t n, std::uint32_t p, const float* centroids,
+                            std::uint32_t count, std::uint32_t coordinates, std::uint32_t* out) {
+    __shared__ float part[centroids_at_a_time][most_cluster_coordinates];
+    const std::uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+    float mine[most_cluster_coordinates];
+    for (std::uint32_t j = 0; j < most_cluster_coordinates; ++j)
+        mine[j] = i < n && j < coordinates ? projected[std::size_t{i} * p + j] : 0.0f;
+    float best = -2.0f;
+    std::uint32_t at = 0;
+    for (std::uint32_t begin = 0; begin < count; begin += centroids_at_a_time) {
+        __syncthreads();
+        for (std::uint32_t k = threadIdx.x; k < centroids_at_a_time * most_cluster_coordinates;
+             k += blockDim.x) {
+            const std::uint32_t c = k / most_cluster_coordinates, j = k % most_cluster_coordinates;
+            part[c][j] = begin + c < count && j < coordinates
+                             ? centroids[std::size_t{begin + c} * coordinates + j]
+                             : 0.0f;
+        }
+        __syncthreads();
+        for (std::uint32_t c = 0; c < centroids_at_a_time && begin + c < count; ++c) {
+            float dot = 0.0f;
+#pragma unroll
+            for (std::uint32_t j = 0; j < most_cluster_coordinates; ++j)
+                dot = __fmaf_rn(mine[j], part[c][j], dot);
+            if (dot > best) best = dot, at = begin + c;
+        }
+    }
+    if (i < n) out[i] = at;
+}
+
+template <class T>
+__global__ void gather(const T* from, const std::uint32_t* places, std::uint32_t n, T* to) {
+    const std::uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) to[i] = from[places[i]];
+}
+
+__global__ void gather_rows(Rows x, const std::uint32_t* numbers, std::uint32_t n, std::uint32_t row_bytes,
+                            char* to) {
+    const std::uint32_t i = blockIdx.x;
+    if (i >= n) return;
+    const char* row = x.row(numbers[i]);
+    for (std::uint32_t j = threadIdx.x; j < row_bytes; j += blockDim.x)
+        to[std::size_t{i} * row_bytes + j] = row[j];
+}
+
+__global__ void hash_rows(Rows x, std::uint32_t n, std::uint32_t row_bytes, std::uint64_t* out) {
+    const std::uint32_t i = blockIdx.x * (blockDim.x / warp_threads) + threadIdx.x / warp_threads;
+    const std::uint32_t lane = threadIdx.x % warp_threads;
+    if (i >= n) return;
+    const char* row = x.row(i);
+    std::uint64_t hash = row_bytes + 0x9e3779b97f4a7c15u * (lane + 1);
+    for (std::uint32_t j = lane * 4; j < row_bytes; j += warp_threads * 4) {
+        std::uint32_t word = 0;
+        for (std::uint32_t k = 0; k < 4 && j + k < row_bytes; ++k)
+            word |= static_cast<std::uint32_t>(static_cast<std::uint8_t>(row[j + k])) << (8 * k);
+        hash = (hash ^ word) * 0xc2b2ae3d27d4eb4fu;
+        hash ^= hash >> 29;
+    }
+    hash *= 0x165667b19e3779f9u;
+    for (int step = 16; step > 0; step /= 2) hash ^= __shfl_xor_sync(~0u, hash, step);
+    if (lane == 0) out[i] = hash ^ hash >> 32;
+}
+
+constexpr std::uint32_t empty_slot = ~0u;
+
+/// One warp a row: finds the slot of the rows with its bits in a table of row numbers, which keeps the
+/// lowest.
+__global__ void find_slots(Rows x, std::uint32_t n, std::uint32_t row_bytes, const std::uint64_t* hashes,
+                           std::uint32_t* table, std::uint32_t slots, std::uint32_t* slot_of) {
+    const std::uint32_t i = blockIdx.x * (blockDim.x / warp_threads) + threadIdx.x / warp_threads;
+    const std::uint32_t lane = threadIdx.x % warp_threads;
+    if (i >= n) return;
+    const char* row = x.row(i);
+    std::uint32_t slot = static_cast<std::uint32_t>(hashes[i]) & (slots - 1u);
+    for (;; slot = (slot + 1) & (slots - 1u)) {
+        std::uint32_t there = 0;
+        if (lane == 0) there = atomicCAS(table + slot, empty_slot, i);
+        there = __shfl_sync(~0u, there, 0);
+        if (there == empty_slot) break;
+        if (hashes[there] != hashes[i]) continue;
+        const char* other = x.row(there);
+        bool same = true;
+        for (std::uint32_t j = lane; same && j < row_bytes; j += warp_threads) same = row[j] == other[j];
+        if (!__all_sync(~0u, same)) continue;
+        if (lane == 0 && there > i) atomicMin(table + slot, i);
+        break;
+    }
+    if (lane == 0) slot_of[i] = slot;
+}
+
+std::uint32_t blocks_for(std::size_t threads) { return static_cast<std::uint32_t>((threads + 255) / 256); }
+
+}  // namespace
+
+Rows rows_of(const Matrix& x) {
+    const auto at = reinterpret_cast<std::uintptr_t>(x.data) | static_cast<std::uintptr_t>(x.row_stride);
+    return {static_cast<const char*>(x.data), x.row_stride, static_cast<std::uint32_t>(x.d), x.element,
+            at % 16 == 0};
+}
+
+Matrix Matrix::upload(int device, rowwise::Matrix x, std::size_t n, std::size_t d, Element element) {
+    const Current current(device);
+    const std::size_t width = d * rowwise::element_bytes(element), pitch = (width + 15) / 16 * 16;
+    Matrix result;
+    result.own_ = Buffer<char>(n * pitch);
+    if (n > 0 && width > 0) {
+        const char* from = static_cast<const char*>(x.data);
+        if (x.row_stride == static_cast<std::ptrdiff_t>(width) && width == pitch)
+            copy_in(result.own_.get(), from, n * width);
+        else if (x.row_stride >= static_cast<std::ptrdiff_t>(width))
+            check(cudaMemcpy2D(result.own_.get(), pitch, from, static_cast<std::size_t>(x.row_stride), width,
+                               n, cudaMemcpyHostToDevice),
+                  "copying rows to the device");
+        else
+            for (std::size_t i = 0; i < n; ++i)
+                copy_in(result.own_.get() + i * pitch, from + static_cast<std::ptrdiff_t>(i) * x.row_stride,
+                        width);
+    }
+    result.device = device, result.data = result.own_.get();
+    result.row_stride = static_cast<std::ptrdiff_t>(pitch);
+    result.n = n, result.d = d, result.element = element;
+    return result;
+}
+
+Matrix Matrix::lend(int device, const void* x, std::ptrdiff_t row_stride, std::size_t n, std::size_t d,
+                    Element element) {
+    Matrix result;
+    result.device = device, result.data = x, result.row_stride = row_stride;
+    result.n = n, result.d = d, result.element = element;
+    return result;
+}
+
+std::vector<double> Matrix::squares() const {
+    const Current current(device);
+    Buffer<double> out(n);
+    if (n > 0) {
+        square_rows<<<blocks_for(2 * n), 256>>>(rows_of(*this), nullptr, static_cast<std::uint32_t>(n),
+                                                out.get());
+        check(cudaGetLastError(), "starting the norms");
+    }
+    return out.host();
+}
+
+void Matrix::find_copies(std::int64_t* copy_of) const {
+    const Current current(device);
+    std::fill_n(copy_of, n, std::int64_t{-1});
+    if (n == 0) return;
+    const auto width = static_cast<std::uint32_t>(d * rowwise::element_bytes(element));
+    Buffer<std::uint64_t> hashes(n);
+    hash_rows<<<blocks_for(warp_threads * n), 256>>>(rows_of(*this), static_cast<std::uint32_t>(n), width,
+                                                     hashes.get());
+    check(cudaGetLastError(), "starting the hashes of rows");
+    std::uint32_t slots = 2;
+    while (slots < 2 * n) slots *= 2;
+    Buffer<std::uint32_t> table(slots), slot_of(n), first(n);
+    fill(table.get(), 0xff, slots * sizeof(std::uint32_t));
+    find_slots<<<blocks_for(warp_threads * n), 256>>>(rows_of(*this), static_cast<std::uint32_t>(n), width,
+                                                      hashes.get(), table.get(), slots, slot_of.get());
+    check(cudaGetLastError(), "looking for copies of rows");
+    gather<<<blocks_for(n), 256>>>(table.get(), slot_of.get(), static_cast<std::uint32_t>(n), first.get());
+    check(cudaGetLastError(), "looking for copies of rows");
+    const std::vector<std::uint32_t> lowest = first.host();
+    for (std::size_t i = 0; i < n; ++i)
+        if (lowest[i] != i) copy_of[i] = lowest[i];
+}
+
+void Matrix::take(const std::int64_t* rows, std::size_t count, void* out) const {
+    const Current current(device);
+    const std::size_t width = d * rowwise::element_bytes(element);
+    if (count == 0 || width == 0) return;
+    const auto numbers = Buffer<std::uint32_t>::of(std::vector<std::uint32_t>(rows, rows + count));
+    Buffer<char> part(count * width);
+    gather_rows<<<static_cast<std::uint32_t>(count), 256>>>(rows_of(*this), numbers.get(),
+                                                            static_cast<std::uint32_t>(count),
+                                                            static_cast<std::uint32_t>(width), part.get());
+    check(cudaGetLastError(), "gathering rows");
+    copy_out(out, part.get(), part.size());
+}
+
+Screening::Screening(std::vector<float> projection_, std::size_t p_, std::size_t d_,
+                     std::vector<float> centroids_, std::size_t count, std::size_t coordinates, double norm_)
+    : projection(std::move(projection_)),
+      centroids(std::move(centroids_)),
+      p(p_),
+      d(d_),
+      centroid_count(count),
+      cluster_coordinates(coordinates),
+      norm(norm_),
+      defect(defect_of(projection.data(), p_, d_)) {}
+
+std::size_t Operand::positions() const noexcept { return (n + tile_rows - 1) / tile_rows * tile_rows; }
+
+std::size_t Operand::bytes() const noexcept {
+    return quantised.size() + shares.size() * 4 + positions() * 24 + rows.size() * 8;
+}
+
+namespace {
+
+/// Rows by index in the order of their clusters: index by position.
+std::vector<std::uint32_t> cluster_order(const std::vector<std::uint32_t>& clusters, std::size_t count) {
+    std::vector<std::uint32_t> begin(count + 1, 0), order(clusters.size());
+    for (const std::uint32_t cluster : clusters) ++begin[cluster + 1];
+    std::partial_sum(begin.begin(), begin.end(), begin.begin());
+    for (std::uint32_t i = 0; i < clusters.size(); ++i) order[begin[clusters[i]]++] = i;
+    return order;
+}
+
+}  // namespace
+
+std::unique_ptr<Operand> Operand::prepare(const Matrix& x, const std::int64_t* rows, std::size_t n,
+                                          Metric metric, Precision precision, const Screening* screening) {
+    const Current current(x.device);
+    auto result = std::make_unique<Operand>();
+    Operand& o = *result;
+    o.x = &x, o.n = n, o.d = x.d, o.metric = metric;
+    o.rows.resize(n);
+    if (rows != nullptr)
+        std::copy_n(rows, n, o.rows.data());
+    else
+        std::iota(o.rows.begin(), o.rows.end(), std::int64_t{0});
+    const std::size_t positions = o.positions();
+    o.row_numbers = Buffer<std::uint32_t>::of(std::vector<std::uint32_t>(o.rows.begin(), o.rows.end()));
+    o.squares = Buffer<double>(positions);
+    o.squares.zero();
+    o.screened = precision == Precision::exact && x.d > 0 && x.d <= most_coordinates;
+    const auto chunks = static_cast<std::uint32_t>((x.d + chunk_coordinates - 1) / chunk_coordinates);
+    const bool prefixed =
+        screening != nullptr && o.screened && metric == Metric::cosine && screening->d == x.d;
+    o.prefix_chunks = prefixed ? screening->p / chunk_coordinates : 0;
+    o.pitch = (chunks + o.prefix_chunks) * chunk_coordinates;
+    o.factors = Buffer<float>(positions), o.biases = Buffer<float>(positions);
+    std::vector<std::uint32_t> order(n);
+    std::iota(order.begin(), order.end(), 0u);
+    const Rows device_rows = rows_of(x);
+    const auto count = static_cast<std::uint32_t>(n);
+    if (n > 0) {
+        square_rows<<<blocks_for(2 * n), 256>>>(device_rows, o.row_numbers.get(), count, o.squares.get());
+        check(cudaGetLastError(), "starting the norms");
+    }
+    Quantising q{};
+    Buffer<float> projected;
+    if (prefixed && n > 0) {
+        const auto directions = static_cast<std::uint32_t>(screening->p);
+        const auto clusters = static_cast<std::uint32_t>(screening->centroid_count);
+        const auto basis = Buffer<float>::of(screening->projection);
+        const auto centroids = Buffer<float>::of(screening->centroids);
+        projected = Buffer<float>(n * directions);
+        project_rows<<<dim3((count + side - 1) / side, (directions + side - 1) / side), project_threads>>>(
+            device_rows, o.row_numbers.get(), o.squares.get(), count, basis.get(), directions,
+            projected.get());
+        check(cudaGetLastError(), "projecting rows");
+        Buffer<std::uint32_t> assigned(n);
+        assign_rows<<<blocks_for(n), 256>>>(projected.get(), count, directions, centroids.get(), clusters,
+                                            static_cast<std::uint32_t>(screening->cluster_coordinates),
+                                            assigned.get());
+        check(cudaGetLastError(), "ordering rows");
+        if (clusters > 1) order = cluster_order(assigned.host(), clusters);
+        q.projected = projected.get();
+        const double scale =
+            static_cast<double>(static_cast<float>(scale_of(chunk_coordinates, screening->norm)));
+        q.prefix_scale = static_cast<float>(scale);
+        q.prefix_unit = o.prefix_unit = scale * scale;
+        o.prefix_extra = extra_of(x.d) + 2.0 * screening->defect + screening->defect * screening->defect;
+        // A projected coordinate rounds d times, of a sum below 1 in magnitude, which makes sqrt(coordinates)
+        // times that of a vector.
+        q.prefix_lost = gamma(rotation_roundings) +
+                        gamma(static_cast<double>(x.d)) * std::sqrt(static_cast<double>(screening->p));
+    }
+    o.order = Buffer<std::uint32_t>::of(order);
+    if (n == 0) return result;
+    if (prefixed) {
+        Buffer<std::uint32_t> numbers(n);
+        Buffer<double> squares(positions);
+        squares.zero();
+        gather<<<blocks_for(n), 256>>>(o.row_numbers.get(), o.order.get(), count, numbers.get());
+        gather<<<blocks_for(n), 256>>>(o.squares.get(), o.order.get(), count, squares.get());
+        check(cudaGetLastError(), "ordering rows");
+        synchronize();
+        o.row_numbers = std::move(numbers), o.squares = std::move(squares);
+    }
+    if (!o.screened) {
+        synchronize();
+        return result;
+    }
+    const std::vector<std::uint32_t> stages = stage_chunks(chunks);
+    std::copy(stages.begin(), stages.end(), q.chunks_of_stage);
+    q.pitch = static_cast<std::uint32_t>(o.pitch), q.positions = static_cast<std::uint32_t>(positions);
+    q.n = count, q.prefix_chunks = static_cast<std::uint32_t>(o.prefix_chunks);
+    q.rotated_stages = static_cast<std::uint32_t>(stages.size());
+    q.scale = static_cast<float>(float_scale_of(x.d));
+    q.unit = unit_of(x.d), q.lost = gamma(rotation_roundings);
+    q.order = o.order.get(), q.metric = metric;
+    o.quantised = Buffer<std::int8_t>(positions * o.pitch);
+    o.shares = Buffer<std::int32_t>(positions * (stages.size() + o.prefix_chunks));
+    const auto signs = Buffer<float>::of(rotation_signs(std::max<std::size_t>(x.d, chunk_coordinates)));
+    const std::size_t row_bytes = std::max<std::size_t>(x.d, chunk_coordinates) * sizeof(float);
+    const auto warps = static_cast<std::uint32_t>(std::clamp<std::size_t>(48 * 1024 / row_bytes, 1, 8));
+    check(cudaFuncSetAttribute(quantise_rows, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(warps * row_bytes)),
+          "asking for shared memory");
+    quantise_rows<<<static_cast<std::uint32_t>((positions + warps - 1) / warps), warps * warp_threads,
+                    warps * row_bytes>>>(device_rows, o.row_numbers.get(), o.squares.get(), signs.get(), q,
+                                         o.quantised.get(), o.shares.get(), o.factors.get(), o.biases.get());
+    check(cudaGetLastError(), "starting to quantise rows");
+    synchronize();
+    return result;
+}
+
+}  // namespace pycurate::cuda

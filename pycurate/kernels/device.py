@@ -1,0 +1,174 @@
+"""Where a kernel runs: on the CPU, or on a GPU by the CUDA twins, which give the same answers.
+
+The twins are a module of their own, built where ``nvcc`` was found. It imports without a driver; what is missing is
+said when a GPU is asked for.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pycurate.kernels.arrays import matrix_of
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pycurate import _core_cuda
+
+__all__ = ["CudaDevice", "CudaSupport", "cuda_kernels", "cuda_support", "device_of", "lies_on_gpu", "on_device"]
+
+_DLPACK_CUDA = 2
+_DEFAULT_STREAM = 1  # DLPack's number of CUDA's default stream, on which the kernels run
+
+
+class CudaDevice(NamedTuple):
+    """One GPU."""
+
+    name: str
+    capability: tuple[int, int]
+    bytes: int
+    supported: bool  # the kernels of this build run on it
+
+
+class CudaSupport(NamedTuple):
+    """What this installation can do with GPUs."""
+
+    built: bool
+    driver: int  # 13000 for CUDA 13.0; 0: none
+    devices: tuple[CudaDevice, ...]
+
+    @property
+    def missing(self) -> str | None:
+        """What a GPU would need, in words; None where one can be used."""
+        if not self.built:
+            return "this installation was built without CUDA kernels: install it where nvcc is found"
+        if not self.driver:
+            return "no CUDA driver was found"
+        if not self.devices:
+            return "the CUDA driver finds no GPU"
+        if not any(device.supported for device in self.devices):
+            names = ", ".join(f"{device.name} ({'.'.join(map(str, device.capability))})" for device in self.devices)
+            return f"no GPU of compute capability 8.0 or newer was found, only {names}"
+        return None
+
+
+@cache
+def _module() -> ModuleType | None:
+    try:
+        from pycurate import _core_cuda
+    except ImportError:
+        return None
+    return _core_cuda
+
+
+def cuda_kernels() -> Any:
+    """The compiled twins; only where :func:`cuda_support` says that they were built."""
+    return _module()
+
+
+@cache
+def cuda_support() -> CudaSupport:
+    """Asked once a process."""
+    module = _module()
+    if module is None:
+        return CudaSupport(False, 0, ())
+    devices = tuple(
+        CudaDevice(facts["name"], tuple(facts["capability"]), facts["bytes"], facts["supported"])
+        for facts in module.devices()
+    )
+    return CudaSupport(True, module.versions()[0], devices)
+
+
+def device_of(device: str | None, *arrays: Any) -> int | None:
+    """Number of the GPU to run on; None: the CPU.
+
+    Parameters
+    ----------
+    device
+        ``"cpu"``; ``"cuda"``, the GPU that the arrays lie on, or the first; ``"cuda:1"``; ``"auto"``, a GPU where one
+        can be used, else the CPU; None: where the arrays lie.
+    arrays
+        The matrices of the call, some of them None.
+
+    Raises
+    ------
+    ValueError
+        The device is not one of these, there is no such GPU, or an array lies on another device.
+    """
+    lie = {_cuda_device(x) for x in arrays if x is not None}
+    if len(lie) > 1:
+        named = ", ".join(sorted("the CPU" if at is None else f"cuda:{at}" for at in lie))
+        raise ValueError(f"y: expected it on the device of x, got arrays on {named}; move one of them on purpose")
+    at = lie.pop() if lie else None
+    support = cuda_support() if (device is not None and device != "cpu") or at is not None else None
+    if device is None:
+        chosen = at
+    elif device == "auto":
+        assert support is not None
+        chosen = at if at is not None or support.missing else _first_supported(support)
+    elif device == "cpu":
+        chosen = None
+    elif device == "cuda":
+        assert support is not None
+        chosen = at if at is not None else _first_supported(support)
+    elif device.startswith("cuda:") and device[5:].isdigit():
+        chosen = int(device[5:])
+    else:
+        raise ValueError(f"device: expected 'cpu', 'cuda', 'cuda:0' (or another number) or 'auto', got {device!r}")
+    if at is not None and chosen != at:
+        other = "the CPU" if chosen is None else f"cuda:{chosen}"
+        raise ValueError(f"device: the array lies on cuda:{at}, so it cannot be used on {other}; move it on purpose")
+    if chosen is None:
+        return None
+    assert support is not None
+    if support.missing:
+        raise ValueError(f"device: a GPU was asked for, but {support.missing}; pass device='cpu'")
+    if chosen >= len(support.devices) or not support.devices[chosen].supported:
+        usable = ", ".join(f"cuda:{i}" for i, found in enumerate(support.devices) if found.supported)
+        raise ValueError(f"device: expected one of {usable}, got cuda:{chosen}")
+    return chosen
+
+
+def on_device(name: str, x: Any, dtype: str | None, device: int) -> _core_cuda.Matrix:
+    """The rows in the memory of a GPU: copied there from the CPU's, or as they lie where a tensor is there already.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`pycurate.kernels.arrays.matrix_of`.
+    MemoryError
+        The GPU has not enough memory.
+    """
+    module = cuda_kernels()
+    if _cuda_device(x) is None:
+        array, element = matrix_of(name, x, dtype)
+        result: _core_cuda.Matrix = module.Matrix.upload(array, element, device)
+        return result
+    result = module.Matrix.lend(_capsule(x), name)
+    if dtype == "bfloat16" and result.element != "bfloat16":
+        raise TypeError(f"{name}: expected bfloat16, got {result.element} on the device; convert it on purpose")
+    return result
+
+
+def lies_on_gpu(x: Any) -> bool:
+    """Whether an array is a tensor in CUDA memory."""
+    return _cuda_device(x) is not None
+
+
+def _first_supported(support: CudaSupport) -> int:
+    return next((i for i, device in enumerate(support.devices) if device.supported), 0)
+
+
+def _cuda_device(x: Any) -> int | None:
+    """Number of the GPU on which an array lies; None: anywhere else."""
+    if not hasattr(x, "__dlpack_device__"):
+        return None
+    kind, number = x.__dlpack_device__()
+    return int(number) if int(kind) == _DLPACK_CUDA else None
+
+
+def _capsule(x: Any) -> Any:
+    """Its memory, once what its owner has started on it is done for the stream of the kernels."""
+    detached = x.detach() if hasattr(x, "detach") else x
+    return detached.__dlpack__(stream=_DEFAULT_STREAM)
