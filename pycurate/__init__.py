@@ -14,6 +14,7 @@ _HOME = {
     "Clustering": "pycurate.pipeline.cluster_join",
     "DuplicateStore": "pycurate.api.dedup_store",
     "KnnGraph": "pycurate.index.graph",
+    "KnnLabelSpreading": "pycurate.ops.labels.knn_label_spreading",
     "LabelModel": "pycurate.ops.labels.label_model",
     "Recipe": "pycurate.recipes",
     "SparseVotes": "pycurate.ops.labels.annotator_votes",
@@ -88,6 +89,7 @@ _HOME = {
     "perceptual_duplicates": "pycurate.ops.dedup.perceptual",
     "perceptual_hashes": "pycurate.ops.dedup.perceptual",
     "plan": "pycurate.api.plan",
+    "propagate_labels": "pycurate.api.propagation",
     "prediction_outlier_scores": "pycurate.ops.labels.outliers",
     "prototype_labels": "pycurate.ops.labels.prototypes",
     "pseudo_label": "pycurate.api.pseudo_label",
@@ -106,6 +108,7 @@ __all__ = [
     "Clustering",
     "DuplicateStore",
     "KnnGraph",
+    "KnnLabelSpreading",
     "LabelModel",
     "Recipe",
     "SparseVotes",
@@ -182,6 +185,7 @@ __all__ = [
     "perceptual_hashes",
     "plan",
     "prediction_outlier_scores",
+    "propagate_labels",
     "prototype_labels",
     "pseudo_label",
     "recall_certificate",
@@ -211,6 +215,7 @@ if TYPE_CHECKING:
     from pycurate.api.label_noise import label_noise
     from pycurate.api.pack import build_pack
     from pycurate.api.plan import plan
+    from pycurate.api.propagation import propagate_labels
     from pycurate.api.pseudo_label import pseudo_label
     from pycurate.api.run import run
     from pycurate.api.search import open_index
@@ -268,6 +273,7 @@ if TYPE_CHECKING:
     from pycurate.ops.labels.joint import (
         estimate_latent,
     )
+    from pycurate.ops.labels.knn_label_spreading import KnnLabelSpreading
     from pycurate.ops.labels.label_issues import (
         find_label_issues,
         find_predicted_neq_given,

@@ -14,6 +14,7 @@ namespace pycurate::bindings {
 void bind_caption(py::module_& m);
 void bind_confident(py::module_& m);
 void bind_fused_similarity(py::module_& m);
+void bind_graph(py::module_& m);
 void bind_ngram(py::module_& m);
 void bind_hamming(py::module_& m);
 void bind_phash(py::module_& m);
@@ -58,6 +59,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     pycurate::bindings::bind_confident(confident);
     auto fused_similarity = m.def_submodule("fused_similarity");
     pycurate::bindings::bind_fused_similarity(fused_similarity);
+    auto graph = m.def_submodule("graph");
+    pycurate::bindings::bind_graph(graph);
     auto ngram = m.def_submodule("ngram");
     pycurate::bindings::bind_ngram(ngram);
     auto hamming = m.def_submodule("hamming");

@@ -3,6 +3,7 @@ from enum import IntEnum
 from . import caption as caption
 from . import confident as confident
 from . import fused_similarity as fused_similarity
+from . import graph as graph
 from . import hamming as hamming
 from . import ngram as ngram
 from . import phash as phash

@@ -7,6 +7,7 @@ import typer
 from pycurate.cli.labels_aggregate import aggregate
 from pycurate.cli.labels_issues import issues
 from pycurate.cli.labels_noise import noise
+from pycurate.cli.labels_propagate import propagate
 from pycurate.cli.labels_pseudo import pseudo
 from pycurate.cli.labels_subsets import balance, coreset
 
@@ -15,5 +16,6 @@ labels_app.command()(noise)
 labels_app.command()(pseudo)
 labels_app.command()(issues)
 labels_app.command()(aggregate)
+labels_app.command()(propagate)
 labels_app.command("balance")(balance)
 labels_app.command("coreset")(coreset)
