@@ -9,6 +9,7 @@
 #include "bindings/array_checks.h"
 #include "bindings/embeddings.h"
 #include "bindings/interrupt.h"
+#include "bindings/join_arrays.h"
 #include "cuda/fused_similarity.h"
 #include "cuda/rowwise.h"
 #include "kernels/rowwise/similarity.h"
@@ -18,9 +19,7 @@ namespace {
 
 using namespace cuda;
 using cuda::Screening;
-using Floats = py::array_t<float>;
 using Doubles = py::array_t<double>;
-using Integers = py::array_t<std::int64_t>;
 
 // What the last join did, for benchmarks; guarded since calls may come from several threads.
 std::mutex last_mutex;
@@ -39,13 +38,6 @@ std::map<std::string, double> last_work() {
     for (std::size_t s = 0; s < last.screened.size(); ++s)
         result["stage_" + std::to_string(s)] = static_cast<double>(last.screened[s]);
     return result;
-}
-
-void check_length(const py::array& array, std::size_t n, const char* name) {
-    if (array.ndim() != 1 || static_cast<std::size_t>(array.shape(0)) != n ||
-        !(array.flags() & py::array::c_style))
-        throw py::value_error(std::string(name) + ": expected shape (" + std::to_string(n) +
-                              ",), C order, got " + std::string(py::str(array.attr("shape"))));
 }
 
 // DLPack's tensor, as its specification lays it out (version 0, unchanged in version 1 below the header).
@@ -188,18 +180,6 @@ const Operand* other_of(const PyOperand& a, const PyOperand* b) {
     return &y;
 }
 
-py::tuple arrays_of(const std::vector<Pair>& pairs) {
-    const auto count = static_cast<py::ssize_t>(pairs.size());
-    Integers rows(count), cols(count);
-    Floats similarities(count);
-    for (std::size_t i = 0; i < pairs.size(); ++i) {
-        rows.mutable_data()[i] = pairs[i].row;
-        cols.mutable_data()[i] = pairs[i].col;
-        similarities.mutable_data()[i] = pairs[i].similarity;
-    }
-    return py::make_tuple(rows, cols, similarities);
-}
-
 // `threads` is there for the sake of the CPU's signature.
 
 py::object pairs_above_(const PyOperand& a, const PyOperand* b, float threshold, std::size_t max_pairs,
@@ -258,19 +238,6 @@ py::tuple count_above_(const PyOperand& a, const PyOperand* b, float threshold,
     run([&] { return count_above(*a.rows, other, threshold, wa, wb, ca, cb, poll_of(progress), work); });
     remember(work);
     return py::make_tuple(counts_a, counts_b);
-}
-
-std::vector<std::uint32_t> ranks_of(const Integers& ranks, std::size_t n, const char* name) {
-    check_length(ranks, n, name);
-    std::vector<std::uint32_t> result(n);
-    for (std::size_t i = 0; i < n; ++i) {
-        const std::int64_t rank = ranks.data()[i];
-        if (rank < 0 || rank >= std::int64_t{1} << 32)
-            throw py::value_error(std::string(name) + ": expected ranks in [0, 2^32), got " +
-                                  std::to_string(rank));
-        result[i] = static_cast<std::uint32_t>(rank);
-    }
-    return result;
 }
 
 py::tuple max_earlier_(const PyOperand& a, const PyOperand* b, const Integers& rank_a,

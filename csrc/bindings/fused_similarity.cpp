@@ -11,13 +11,12 @@
 #include "bindings/array_checks.h"
 #include "bindings/embeddings.h"
 #include "bindings/interrupt.h"
+#include "bindings/join_arrays.h"
 
 namespace pycurate::bindings {
 namespace {
 
 using namespace fused_similarity;
-using Floats = py::array_t<float>;
-using Integers = py::array_t<std::int64_t>;
 
 // What the last join did, for benchmarks; guarded since calls may come from several threads.
 std::mutex last_mutex;
@@ -50,13 +49,6 @@ std::map<std::string, double> last_work() {
 }
 
 std::int64_t* numbers(Integers& array) { return array.mutable_data(); }
-
-void check_length(const py::array& array, std::size_t n, const char* name) {
-    if (array.ndim() != 1 || static_cast<std::size_t>(array.shape(0)) != n ||
-        !(array.flags() & py::array::c_style))
-        throw py::value_error(std::string(name) + ": expected shape (" + std::to_string(n) +
-                              ",), C order, got " + std::string(py::str(array.attr("shape"))));
-}
 
 /// The operand and, for as long as it lives, the array it reads.
 struct PyOperand {
@@ -111,18 +103,6 @@ const Operand* other_of(const PyOperand& a, const PyOperand* b) {
         if (x.stages[s].coordinates != y.stages[s].coordinates || x.stages[s].scale != y.stages[s].scale)
             throw py::value_error("b: expected an operand prepared with a's screening");
     return &y;
-}
-
-py::tuple arrays_of(const std::vector<Pair>& pairs) {
-    const auto count = static_cast<py::ssize_t>(pairs.size());
-    Integers rows(count), cols(count);
-    Floats similarities(count);
-    for (std::size_t i = 0; i < pairs.size(); ++i) {
-        rows.mutable_data()[i] = pairs[i].row;
-        cols.mutable_data()[i] = pairs[i].col;
-        similarities.mutable_data()[i] = pairs[i].similarity;
-    }
-    return py::make_tuple(rows, cols, similarities);
 }
 
 void check_nodes(std::size_t n, const Integers& rows, const Integers& cols) {
@@ -220,19 +200,6 @@ py::tuple count_above_(const PyOperand& a, const PyOperand* b, float threshold,
     });
     remember(work, preparation_of(a, b));
     return py::make_tuple(counts_a, counts_b);
-}
-
-std::vector<std::uint32_t> ranks_of(const Integers& ranks, std::size_t n, const char* name) {
-    check_length(ranks, n, name);
-    std::vector<std::uint32_t> result(n);
-    for (std::size_t i = 0; i < n; ++i) {
-        const std::int64_t rank = ranks.data()[i];
-        if (rank < 0 || rank >= std::int64_t{1} << 32)
-            throw py::value_error(std::string(name) + ": expected ranks in [0, 2^32), got " +
-                                  std::to_string(rank));
-        result[i] = static_cast<std::uint32_t>(rank);
-    }
-    return result;
 }
 
 py::tuple max_earlier_(const PyOperand& a, const PyOperand* b, const Integers& rank_a,

@@ -13,8 +13,11 @@ void check(int code, const char* doing) {
     const auto status = static_cast<cudaError_t>(code);
     if (status == cudaSuccess) return;
     cudaGetLastError();  // forget it, so that the next call does not report it
+    const char* hint = status == cudaErrorMemoryAllocation
+                           ? "; pass fewer rows at a time, or join blocks of them with similarity_join"
+                           : "";
     throw Error(std::string("CUDA failed while ") + doing + ": " + cudaGetErrorString(status) + " (" +
-                    cudaGetErrorName(status) + ")",
+                    cudaGetErrorName(status) + ")" + hint,
                 status == cudaErrorMemoryAllocation);
 }
 

@@ -130,20 +130,16 @@ __device__ bool screen_tile(const JoinParams& p, Shared& shared, std::uint32_t t
         const std::int32_t* shares = stage == first_stage
                                          ? shared.share_b[buffer]
                                          : p.b.shares + stage * p.b.positions + tile_b * tile_rows;
-        if (!last) {
-            const bool alive =
-                __syncthreads_or(reaches<cosine>(p, shared, sums, stage, tile_a, tile_b, shares));
-            note_sample(p, stage, alive);
-            if (!alive && p.sample == 0) return false;
-            stage = __ffs(static_cast<int>(p.plan >> (stage + 1))) + stage;
-            if (chunk + 1 == p.used_prefix) clear();
-            continue;
-        }
         const bool alive = __syncthreads_or(reaches<cosine>(p, shared, sums, stage, tile_a, tile_b, shares));
         note_sample(p, stage, alive);
-        if (alive && p.sample == 0)
-            list_survivors<cosine, moving>(p, shared, sums, stage, tile_a, tile_b, shares);
-        return alive;
+        if (last) {
+            if (alive && p.sample == 0)
+                list_survivors<cosine, moving>(p, shared, sums, stage, tile_a, tile_b, shares);
+            return alive;
+        }
+        if (!alive && p.sample == 0) return false;
+        stage = __ffs(static_cast<int>(p.plan >> (stage + 1))) + stage;
+        if (chunk + 1 == p.used_prefix) clear();
     }
     return true;
 }
