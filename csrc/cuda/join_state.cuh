@@ -70,7 +70,7 @@ __device__ float limit_of_list(const JoinParams& p, std::uint32_t i) {
 
 /// For each sum of this thread `visit(row, column, sum)`, in an order that keeps what is loaded for it short.
 template <class Row, class Visit>
-__device__ void for_sums(const Sums& sums, const Row& row_values, const std::int32_t* share_b,
+__device__ void for_sums(const Sums& sums, const Row& per_row, const std::int32_t* share_b,
                          const Visit& visit) {
 #pragma unroll
     for (std::uint32_t c = 0; c < col_parts; ++c) {
@@ -79,8 +79,8 @@ __device__ void for_sums(const Sums& sums, const Row& row_values, const std::int
         for (std::uint32_t r = 0; r < row_parts; ++r)
 #pragma unroll
             for (std::uint32_t half = 0; half < 2; ++half) {
-                visit(r, half, c, 0u, sums.of[r][c][half * 2], share.x, row_values[r][half]);
-                visit(r, half, c, 1u, sums.of[r][c][half * 2 + 1], share.y, row_values[r][half]);
+                visit(r, half, c, 0u, sums.of[r][c][half * 2], share.x, per_row[r][half]);
+                visit(r, half, c, 1u, sums.of[r][c][half * 2 + 1], share.y, per_row[r][half]);
             }
         // Without this the compiler loads all shares first, and spills what the tile's loop keeps.
         if (c % 4 == 3) asm volatile("" ::: "memory");
@@ -95,20 +95,32 @@ __device__ float upper_bound(const JoinParams& p, std::uint32_t s, std::uint32_t
     return p.a.factors[i] * p.b.factors[j] * most + p.a.biases[i] + p.b.biases[j];
 }
 
-/// Whether a pair of this thread may reach its limit after stage s.
+/// Of the rows that a thread has sums of: limits of them for cosine, else shares.
+struct RowValues {
+    std::int32_t of[row_parts][2];
+};
 template <bool cosine>
-__device__ bool reaches(const JoinParams& p, const Shared& shared, const Sums& sums, std::uint32_t s,
-                        std::uint32_t tile_a, std::uint32_t tile_b, const std::int32_t* share_b) {
-    std::int32_t values[row_parts][2];
+__device__ RowValues row_values(const JoinParams& p, const Shared& shared, std::uint32_t s,
+                                std::uint32_t tile_a) {
+    RowValues values;
 #pragma unroll
     for (std::uint32_t r = 0; r < row_parts; ++r)
 #pragma unroll
         for (std::uint32_t half = 0; half < 2; ++half)
-            values[r][half] = cosine ? shared.limits[s][row_of(r, half)]
+            values.of[r][half] = cosine
+                                     ? shared.limits[s][row_of(r, half)]
                                      : p.a.shares[s * p.a.positions + tile_a * tile_rows + row_of(r, half)];
+    return values;
+}
+
+/// Whether a pair of this thread may reach its limit after stage s.
+template <bool cosine>
+__device__ bool reaches(const JoinParams& p, const Shared& shared, const Sums& sums, std::uint32_t s,
+                        std::uint32_t tile_a, std::uint32_t tile_b, const std::int32_t* share_b) {
+    const RowValues values = row_values<cosine>(p, shared, s, tile_a);
     if constexpr (cosine) {
         std::int32_t below = -1;  // the sign of all sums less their limits
-        for_sums(sums, values, share_b,
+        for_sums(sums, values.of, share_b,
                  [&](auto, auto, auto, auto, std::int32_t sum, std::int32_t share, std::int32_t limit) {
                      below &= sum + share - limit;
                  });
@@ -116,7 +128,7 @@ __device__ bool reaches(const JoinParams& p, const Shared& shared, const Sums& s
     }
     bool any = false;
     for_sums(
-        sums, values, share_b,
+        sums, values.of, share_b,
         [&](auto r, auto half, auto c, auto k, std::int32_t sum, std::int32_t share, std::int32_t share_a) {
             const std::uint32_t row = row_of(r, half);
             const float upper = upper_bound(p, s, tile_a * tile_rows + row, tile_b * tile_rows + col_of(c, k),
@@ -131,13 +143,7 @@ __device__ bool reaches(const JoinParams& p, const Shared& shared, const Sums& s
 template <bool cosine, bool moving>
 __device__ void list_survivors(const JoinParams& p, Shared& shared, const Sums& sums, std::uint32_t s,
                                std::uint32_t tile_a, std::uint32_t tile_b, const std::int32_t* share_b) {
-    std::int32_t values[row_parts][2];
-#pragma unroll
-    for (std::uint32_t r = 0; r < row_parts; ++r)
-#pragma unroll
-        for (std::uint32_t half = 0; half < 2; ++half)
-            values[r][half] = cosine ? shared.limits[s][row_of(r, half)]
-                                     : p.a.shares[s * p.a.positions + tile_a * tile_rows + row_of(r, half)];
+    const RowValues values = row_values<cosine>(p, shared, s, tile_a);
     const auto matters = [&](auto r, auto half, auto c, auto k, std::int32_t sum, std::int32_t share,
                              std::int32_t value) {
         if constexpr (cosine) return sum + share >= value;
@@ -146,12 +152,12 @@ __device__ void list_survivors(const JoinParams& p, Shared& shared, const Sums& 
                              sum + share + value) < shared.score_limits[row]);
     };
     std::uint32_t count = 0;
-    for_sums(sums, values, share_b, [&](auto... of) { count += matters(of...) ? 1u : 0u; });
+    for_sums(sums, values.of, share_b, [&](auto... of) { count += matters(of...) ? 1u : 0u; });
     std::uint32_t at = count > 0 ? atomicAdd(&shared.survivor_count, count) : 0;
     __syncthreads();
     if (count == 0 || shared.survivor_count > most_survivors) return;
     for_sums(
-        sums, values, share_b,
+        sums, values.of, share_b,
         [&](auto r, auto half, auto c, auto k, std::int32_t sum, std::int32_t share, std::int32_t value) {
             if (!matters(r, half, c, k, sum, share, value)) return;
             const std::uint32_t row = row_of(r, half);
