@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Precision: TypeAlias = Literal["exact", "float32"]
 Unjudged: TypeAlias = Literal["skip", "raise"]
-Operand: TypeAlias = Any  # of either compiled module
+Operand: TypeAlias = Any  # of any twin
 
 
 class Side(NamedTuple):
@@ -50,7 +50,7 @@ class Join(NamedTuple):
 
     @property
     def kernels(self) -> Any:
-        """The compiled functions that take its operands: those of both modules have the same names and arguments."""
+        """The functions that take its operands: those of all twins have the same names and arguments."""
         return _core.fused_similarity if self.device is None else cuda_kernels()
 
     def operands(self, *, limit: float | None = None, neighbors: int | None = None) -> tuple[Operand, Operand | None]:
@@ -97,16 +97,6 @@ class Join(NamedTuple):
             )
 
         return operand(*left), None if right is None else operand(*right)
-
-    def _on_device(
-        self, sides: list[tuple[Any, Any, Indices]], asked: bool, limit: float | None, neighbors: int | None
-    ) -> tuple[Operand, Operand | None]:
-        screening = cuda_screening_of(sides, limit, neighbors) if asked else None
-        made = []
-        for x, _, rows in sides:
-            part = None if len(rows) == x.shape[0] else rows
-            made.append(cuda_kernels().Operand(x, part, self.metric, self.precision, screening))
-        return made[0], made[1] if len(made) > 1 else None
 
 
 def join_of(

@@ -82,11 +82,14 @@ def screening_of(
 def cuda_screening_of(
     sides: list[tuple[_core_cuda.Matrix, Any, NDArray[np.int64]]], limit: float | None, neighbors: int | None
 ) -> _core_cuda.Screening | None:
-    """As :func:`screening_of`, of rows in the memory of a GPU."""
+    """As :func:`screening_of`, of rows in the memory of a GPU; None where PyTorch multiplies them, whole."""
+    kernels = cuda_kernels()
+    if not hasattr(kernels, "Screening"):
+        return None
     prefix = _prefix_of(list(sides), limit, neighbors, 0, _CUDA)
     if prefix is None:
         return None
-    screening: _core_cuda.Screening = cuda_kernels().Screening(prefix.basis, prefix.norms[0], prefix.centroids)
+    screening: _core_cuda.Screening = kernels.Screening(prefix.basis, prefix.norms[0], prefix.centroids)
     return screening
 
 
