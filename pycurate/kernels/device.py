@@ -1,8 +1,8 @@
 """Where a kernel runs: on the CPU, or on a GPU by the CUDA twins, which give the same answers.
 
-The twins are a module of their own, built where ``nvcc`` was found. It imports without a driver. Where it is missing, or
-supports none of the GPUs, PyTorch multiplies on them if it is installed (``torch_twin``), for the same answers. What is
-missing is said when a GPU is asked for.
+The twins are a module of their own, built where ``nvcc`` was found. It imports without a driver. Where it is missing,
+or supports none of the GPUs, PyTorch multiplies on them if it is installed (``torch_twin``), for the same answers. What
+is missing is said when a GPU is asked for.
 """
 
 from __future__ import annotations

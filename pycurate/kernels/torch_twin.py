@@ -128,10 +128,10 @@ def slack_of(d: int) -> float:
     """What the float32 product of two unit rows of d elements and their canonical cosine differ by, at most.
 
     With u = 2^-24 and gamma_k = k u / (1 - k u): a sum of d products in any order is within gamma_d of the exact one,
-    as rows of length 1 have sums of absolute products of at most 1; a unit row's elements, divided by a canonical norm,
-    are within gamma_(d / 16 + 4) / 2 + 2 u of what they stand for; a canonical cosine is within 2 gamma_(d / 16 + 4) + 4 u
-    of the exact one (shares.h). Together that is less than gamma_(1.2 d + 24). Twice gamma_(d + 32) is more at every d,
-    and leaves room for a GPU that counts numbers below 2^-126 as 0 and for the few operations on bounds themselves.
+    as rows of length 1 have sums of absolute products of at most 1; the elements of a unit row, divided by a canonical
+    norm, are within gamma_(d / 16 + 4) / 2 + 2 u of what they stand for; a canonical cosine is within 2 gamma_(d / 16 +
+    4) + 4 u of the exact one (shares.h). Together that is less than gamma_(1.2 d + 24). Twice gamma_(d + 32) is more at
+    every d, and leaves room for a GPU that counts numbers below 2^-126 as 0 and for the few operations on bounds.
     """
     roundings = (d + 32) * _HALF_ULP
     return 2 * roundings / (1 - roundings) if roundings < 0.5 else np.inf
@@ -188,9 +188,11 @@ class _Block:
         ``matters``: which pairs still do, asked before each time.
         """
         join, step = self.join, _rows_at_a_time(self.join.a.x)
-        places = mask.nonzero().cpu().numpy()
+        places = (
+            (mask.nonzero() + _torch().tensor([self.left.begin, self.right.begin], device=join.place)).cpu().numpy()
+        )
         for begin in range(0, len(places), step):
-            i, j = places[begin : begin + step].T + [[self.left.begin], [self.right.begin]]
+            i, j = places[begin : begin + step].T
             if matters is not None:
                 still = matters(i, join.offset + j)
                 i, j = i[still], j[still]
@@ -291,12 +293,21 @@ class _Forest:
 
     def __init__(self, nodes: int) -> None:
         self.nodes = nodes
-        self.edges = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+        self._edges = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+        self._waiting = 0
 
     def add(self, i: _Integers, j: _Integers, similarities: _Floats) -> None:
-        rows, cols, weights = self.edges
-        more = np.concatenate([rows, i]), np.concatenate([cols, j]), np.concatenate([weights, similarities])
-        self.edges = _core.fused_similarity.heaviest_forest(self.nodes, *more)
+        self._edges.append((i, j, similarities))
+        self._waiting += len(i)
+        if self._waiting > max(self.nodes, 1 << 16):
+            self.edges()
+
+    def edges(self) -> tuple[_Integers, _Integers, _Floats]:
+        """Of those so far."""
+        rows, cols, similarities = (np.concatenate(column) for column in zip(*self._edges, strict=True))
+        kept = _core.fused_similarity.heaviest_forest(self.nodes, rows, cols, similarities)
+        self._edges, self._waiting = [kept], 0
+        return kept
 
 
 def spanning_forest_above(
@@ -306,7 +317,7 @@ def spanning_forest_above(
     forest = _Forest(join.nodes)
     for edges in join.scored_above(floor):
         forest.add(*edges)
-    i, j, similarities = forest.edges
+    i, j, similarities = forest.edges()
     return *join.rows_of(i, j), similarities
 
 
@@ -315,21 +326,23 @@ def forest_above(
 ) -> tuple[_Integers, _Integers]:
     join = _Join(a, b, threads, progress)
     forest = _Forest(join.nodes)
-    component = np.arange(join.nodes)
+    component, since = np.arange(join.nodes), 0
 
     def apart(i: _Integers, j: _Integers) -> NDArray[np.bool_]:
-        return component[i] != component[j]
+        different: NDArray[np.bool_] = component[i] != component[j]
+        return different
 
-    # Of a clump few pairs are scored: most of them are of one component by then.
+    # Of a clump few pairs are scored: soon its rows are known to be of one component.
     for block in join.blocks():
         left, right = join.to_device(component[block.a]), join.to_device(component[block.nodes_b])
         mask = block.reaching(threshold) & (left[:, None] != right[None, :])
         for i, j, similarities in block.scored(mask, apart):
             found = similarities >= threshold
-            if found.any():
-                forest.add(i[found], j[found], similarities[found])
-                component = _core.fused_similarity.components(join.nodes, *forest.edges[:2])
-    return join.rows_of(*forest.edges[:2])
+            forest.add(i[found], j[found], similarities[found])
+            since += int(np.count_nonzero(found))
+            if since > join.nodes // 64:
+                component, since = _core.fused_similarity.components(join.nodes, *forest.edges()[:2]), 0
+    return join.rows_of(*forest.edges()[:2])
 
 
 def count_above(
