@@ -167,51 +167,104 @@ struct Quantised {
     std::vector<std::int32_t> shares;
 };
 
+/// Sums begin anew behind the prefix.
+struct StageOfProblem {
+    std::size_t begin, end;  // bytes of a row
+    double unit, extra;
+};
+
 constexpr double device_extra = 1e-6;  // csrc/cuda/rows.h
 
+/// Rows of d coordinates, with a prefix of `prefix` chunks of random directions.
 struct Problem {
-    std::size_t d;
-    std::vector<std::uint32_t> stages;  // in chunks
-    float scale;
-    double unit, extra;
+    std::size_t d, prefix;
+    float scale, prefix_scale = 0.0f;
+    double prefix_lost = 0.0;
+    std::vector<float> projection;  // (64 prefix, d)
+    std::vector<StageOfProblem> stages;
 
-    explicit Problem(std::size_t d_)
-        : d(d_),
-          stages(stage_chunks(static_cast<std::uint32_t>((d_ + chunk_coordinates - 1) / chunk_coordinates))),
-          scale(static_cast<float>(scale_of(d_, 1.0))),
-          unit(static_cast<double>(scale) * static_cast<double>(scale)),
-          extra(canonical_error_of(d_) + device_extra) {}
+    explicit Problem(std::size_t d_, std::size_t prefix_ = 0)
+        : d(d_), prefix(prefix_), scale(static_cast<float>(scale_of(d_, 1.0))) {
+        const std::size_t p = prefix * chunk_coordinates;
+        if (prefix > 0) {
+            projection = random_directions(p, d);
+            const double norm = std::sqrt(static_cast<double>(chunk_coordinates) / static_cast<double>(d));
+            prefix_scale = static_cast<float>(scale_of(chunk_coordinates, norm));
+            prefix_lost = fused_similarity::gamma(rotation_roundings) +
+                          fused_similarity::gamma(static_cast<double>(d)) * std::sqrt(static_cast<double>(p));
+            const double defect = defect_of(projection.data(), p, d),
+                         unit = double{prefix_scale} * prefix_scale;
+            for (std::size_t s = 0; s < prefix; ++s)
+                stages.push_back({0, (s + 1) * chunk_coordinates, unit,
+                                  canonical_error_of(d) + device_extra + 2.0 * defect + defect * defect});
+        }
+        for (const std::uint32_t chunks :
+             stage_chunks(static_cast<std::uint32_t>((d + chunk_coordinates - 1) / chunk_coordinates)))
+            stages.push_back({p, p + std::size_t{chunks} * chunk_coordinates, double{scale} * scale,
+                              canonical_error_of(d) + device_extra});
+    }
+
+    static std::vector<float> random_directions(std::size_t p, std::size_t d) {
+        std::mt19937 random(43);
+        std::normal_distribution<float> normal;
+        std::vector<float> values(p * d), directions(p * d);
+        for (float& value : values) value = normal(random);
+        orthonormalise(values.data(), p, d, directions.data());
+        return directions;
+    }
 
     Quantised quantise(const float* row) const {
         double square = 0;  // a canonical one differs by less than `extra` allows for
-        for (std::size_t j = 0; j < d; ++j) square += static_cast<double>(row[j]) * row[j];
-        square = static_cast<double>(static_cast<float>(square));
+        for (std::size_t j = 0; j < d; ++j) square += double{row[j]} * row[j];
+        square = double{static_cast<float>(square)};
         const bool sure = square >= fragile_square;
         const float factor = sure ? static_cast<float>(1.0 / std::sqrt(square)) : 0.0f;
         std::vector<float> v(d);
         for (std::size_t j = 0; j < d; ++j) v[j] = factor != 0.0f ? row[j] * factor : 0.0f;
         const std::vector<float> signs = rotation_signs(std::max<std::size_t>(d, chunk_coordinates));
+        Quantised result;
+        result.bytes.assign(stages.back().end, 0);
+        const auto set_share = [&](RowSums sums, std::size_t coordinates, bool whole, double unit,
+                                   double lost) {
+            const double share = share_of(sums, coordinates, whole, lost);
+            result.shares.push_back(sure ? in_units(share, unit, passing_share) : passing_share);
+        };
+        RowSums own{0.0f, 0.0f};
+        for (std::size_t chunk = 0; chunk < prefix; ++chunk) {
+            const std::size_t begin = chunk * chunk_coordinates;
+            float part[chunk_coordinates];
+            for (std::size_t j = 0; j < chunk_coordinates; ++j) {
+                float dot = 0.0f;
+                for (std::size_t k = 0; k < d; ++k)
+                    dot = std::fma(v[k], projection[(begin + j) * d + k], dot);
+                part[j] = dot * signs[j];
+            }
+            transform(part, chunk_coordinates);
+            for (std::size_t j = 0; j < chunk_coordinates; ++j)
+                round(part[j], prefix_scale, result.bytes[begin + j], own);
+            set_share(own, begin + chunk_coordinates, false, double{prefix_scale} * prefix_scale,
+                      prefix_lost);
+        }
         for (std::size_t t = 0; t < transforms_of(d); ++t) {
             for (std::size_t j = 0; j < d; ++j) v[j] *= signs[t * d + j];
             transform(v.data() + transform_begin(d, t), transform_width(d));
         }
-        Quantised result;
-        result.bytes.assign(std::size_t{stages.back()} * chunk_coordinates, 0);
-        RowSums own{0.0f, 0.0f};
+        own = {0.0f, 0.0f};
         std::size_t j = 0;
-        for (const std::uint32_t chunks : stages) {
-            const bool whole = chunks == stages.back();
-            const std::size_t end = whole ? d : std::size_t{chunks} * chunk_coordinates;
-            for (; j < end; ++j) {
-                const float rounded = std::fmin(std::fmax(std::rint(v[j] / scale), -127.0f), 127.0f);
-                const float error = std::fma(-scale, rounded, v[j]);
-                own.squares += v[j] * v[j], own.errors += error * error;
-                result.bytes[j] = static_cast<std::int8_t>(rounded);
-            }
-            const double share = share_of(own, end, whole, fused_similarity::gamma(rotation_roundings));
-            result.shares.push_back(sure ? in_units(share, unit, passing_share) : passing_share);
+        for (std::size_t s = prefix; s < stages.size(); ++s) {
+            const bool whole = s + 1 == stages.size();
+            const std::size_t end = whole ? d : stages[s].end - stages[s].begin;
+            for (; j < end; ++j) round(v[j], scale, result.bytes[stages[s].begin + j], own);
+            set_share(own, end, whole, stages[s].unit, fused_similarity::gamma(rotation_roundings));
         }
         return result;
+    }
+
+    static void round(float value, float scale, std::int8_t& byte, RowSums& own) {
+        const float rounded = std::fmin(std::fmax(std::rint(value / scale), -127.0f), 127.0f);
+        const float error = std::fma(-scale, rounded, value);
+        own.squares += value * value, own.errors += error * error;
+        byte = static_cast<std::int8_t>(rounded);
     }
 };
 
@@ -242,11 +295,12 @@ std::size_t rejected_at(const Problem& problem, const std::vector<float>& rows, 
             std::int32_t sum = 0;  // int32 as on the device: the sanitizer watches it
             std::size_t j = 0;
             for (std::size_t s = 0; s < problem.stages.size(); ++s) {
-                for (; j < std::size_t{problem.stages[s]} * chunk_coordinates; ++j)
-                    sum += quantised[i].bytes[j] * quantised[k].bytes[j];
+                const StageOfProblem& stage = problem.stages[s];
+                if (s == problem.prefix) sum = 0, j = stage.begin;
+                for (; j < stage.end; ++j) sum += quantised[i].bytes[j] * quantised[k].bytes[j];
                 const auto passes = [&](float at) {  // as the device adds them
                     const std::int32_t less =
-                        least_sum_of(at, problem.extra, problem.unit, most_limit) - quantised[i].shares[s];
+                        least_sum_of(at, stage.extra, stage.unit, most_limit) - quantised[i].shares[s];
                     return sum + quantised[k].shares[s] - less >= 0;
                 };
                 for (const float at : reached) violations += !passes(at);
@@ -258,10 +312,28 @@ std::size_t rejected_at(const Problem& problem, const std::vector<float>& rows, 
 }
 
 void no_pair_that_reaches_a_limit_is_rejected() {
-    for (const std::size_t d : {1, 2, 3, 15, 16, 17, 63, 64, 65, 100, 128, 200, 384, 512, 769}) {
-        const Problem problem(d);
+    for (const auto& [d, prefix] : std::vector<std::pair<std::size_t, std::size_t>>{{1, 0},
+                                                                                    {2, 0},
+                                                                                    {3, 0},
+                                                                                    {15, 0},
+                                                                                    {16, 0},
+                                                                                    {17, 0},
+                                                                                    {63, 0},
+                                                                                    {64, 0},
+                                                                                    {65, 0},
+                                                                                    {100, 0},
+                                                                                    {64, 1},
+                                                                                    {100, 1},
+                                                                                    {128, 0},
+                                                                                    {128, 2},
+                                                                                    {200, 0},
+                                                                                    {384, 1},
+                                                                                    {512, 0},
+                                                                                    {512, 2},
+                                                                                    {769, 0}}) {
+        const Problem problem(d, prefix);
         const std::size_t n = d > 200 ? 25 : 46;
-        const std::string what = "d " + std::to_string(d);
+        const std::string what = "d " + std::to_string(d) + ", prefix " + std::to_string(prefix);
         // Outliers, constants, single coordinates, near copies, negated rows, tiny and huge ones.
         for (const Element element : {Element::float32, Element::float16})
             rejected_at(problem, hard_rows(n, d, element, 40), n, 0.9f, what + ", hard rows");
@@ -291,6 +363,14 @@ void no_pair_that_reaches_a_limit_is_rejected() {
             for (std::size_t j = 0; j < d; ++j) row[j] *= size;
         }
         rejected_at(problem, rows, n, 0.9f, what + ", of the rotation");
+        // Rows that lie in the prefix's directions, or nearly: nothing is left for the rest to add.
+        for (std::size_t i = 0; prefix > 0 && i < n; ++i)
+            for (std::size_t j = 0; j < d; ++j) {
+                const float* directions = problem.projection.data();
+                rows[i * d + j] = directions[i % 3 * d + j] + directions[i % 5 * d + j] * 0.1f +
+                                  (i % 2 == 0 ? 0.0f : normal(random) * 1e-3f);
+            }
+        rejected_at(problem, rows, n, 0.9f, what + ", of the prefix");
         // Shorter than what a canonical sum is sure of: no pair is rejected, whatever the limit.
         for (std::size_t i = 0; i < n; ++i)
             for (std::size_t j = 0; j < d; ++j)
@@ -322,22 +402,25 @@ void no_sum_leaves_int32() {
     for (const std::size_t d : {std::size_t{1}, std::size_t{64}, std::size_t{1024}, most_coordinates}) {
         const Problem problem(d);
         // A pass must not depend on the clipping of a limit: a cosine of 1 is less than most_limit in units.
-        check(1.0 / problem.unit < most_limit, "limits up to 1 are not clipped, d " + std::to_string(d));
+        check(1.0 / problem.stages[0].unit < most_limit,
+              "limits up to 1 are not clipped, d " + std::to_string(d));
         const float largest = std::numeric_limits<float>::max();
         for (const float at : {-largest, -static_cast<float>(HUGE_VAL), -1.0f, 0.0f, 1.0f, largest,
                                static_cast<float>(HUGE_VAL)}) {
-            const std::int32_t least = least_sum_of(at, problem.extra, problem.unit, most_limit);
+            const std::int32_t least =
+                least_sum_of(at, problem.stages[0].extra, problem.stages[0].unit, most_limit);
             check(std::abs(static_cast<double>(least)) <= most_limit, "a limit within its range");
             if (at <= 1.0f) check(passing_share >= least, "a passing share reaches limits up to 1");
         }
-        check(in_units(0.0, problem.unit, passing_share) == 0, "no share");
-        check(in_units(static_cast<double>(largest), problem.unit, passing_share) == passing_share,
+        check(in_units(0.0, problem.stages[0].unit, passing_share) == 0, "no share");
+        check(in_units(static_cast<double>(largest), problem.stages[0].unit, passing_share) == passing_share,
               "the largest");
-        check(in_units(std::numeric_limits<double>::infinity(), problem.unit, passing_share) == passing_share,
+        check(in_units(std::numeric_limits<double>::infinity(), problem.stages[0].unit, passing_share) ==
+                  passing_share,
               "an infinite share");
-        check(
-            in_units(std::numeric_limits<double>::quiet_NaN(), problem.unit, passing_share) == passing_share,
-            "no number");
+        check(in_units(std::numeric_limits<double>::quiet_NaN(), problem.stages[0].unit, passing_share) ==
+                  passing_share,
+              "no number");
     }
     // The longest rows that are screened, of the most extreme bytes: the sanitizer sees each addition.
     const Problem longest(most_coordinates);
