@@ -153,7 +153,7 @@ class _Block:
 
     def __init__(self, join: _Join, left: _Part, right: _Part) -> None:
         self.join, self.left, self.right = join, left, right
-        with _whole_float32(left.units.device):
+        with whole_float32(left.units.device):
             self.products = left.units @ right.units.T
         self.a, self.b = slice(left.begin, left.end), slice(right.begin, right.end)
         self.nodes_b = slice(join.offset + right.begin, join.offset + right.end)
@@ -484,7 +484,7 @@ def _rows_at_a_time(x: Matrix) -> int:
 
 
 @contextmanager
-def _whole_float32(place: Any) -> Iterator[None]:
+def whole_float32(place: Any) -> Iterator[None]:
     """Products in float32 as it is: no TF32, no autocast, whatever the process has set."""
     matmul = _torch().backends.cuda.matmul
     name, value = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
