@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pycurate.kernels.phash import picture_hash
+from pycurate.kernels.phash import jpeg_luma, picture_hash
 from pycurate.ops.dedup.decode import decode
 from pycurate.ops.dedup.perceptual import perceptual_hashes
 from pycurate.reference import phash as reference
@@ -62,6 +62,12 @@ def on_all_processors(images: list[bytes]) -> NDArray[np.uint64]:
     return perceptual_hashes(images).codes
 
 
+def pillow_luma(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        image.draft("L", (64, 64))
+        return np.asarray(image)
+
+
 def raced(
     images: list[bytes], ways: list[Callable[[list[bytes]], Any]], clock: Callable[[], float]
 ) -> dict[str, float]:
@@ -78,7 +84,7 @@ def raced(
 @pytest.mark.gate
 @pytest.mark.parametrize("longest", [288, 512, 1024])
 def test_gate_phash(photographs: list[bytes], longest: int) -> None:
-    """One thread each. At 288 pixels two thirds of the time is the entropy decoding that both do."""
+    """One thread each. At 288 pixels two thirds of the time is the entropy decoding, in which every bit counts."""
     images = photographs if longest == 288 else enlarged(photographs, longest)
     spent = raced(images, [ours, theirs], time.process_time)
     ratio = spent["theirs"] / spent["ours"]
@@ -111,12 +117,14 @@ def test_gate_agreement(photographs: list[bytes]) -> None:
 
 
 @pytest.mark.benchmark(group="phash of a photograph: parts")
-@pytest.mark.parametrize("part", ["decode at reduced scale", "decode at full size", "hash"])
+@pytest.mark.parametrize("part", ["decode at reduced scale", "the same by Pillow", "decode at full size", "hash"])
 def test_bench_parts(benchmark: Any, photographs: list[bytes], part: str) -> None:
     images = photographs[:100]
     if part == "hash":
         pixels = [decode(data, 64) for data in images]
         benchmark.pedantic(lambda: [picture_hash(p) for p in pixels], rounds=ROUNDS)
+    elif part == "the same by Pillow":
+        benchmark.pedantic(lambda: [pillow_luma(data) for data in images], rounds=ROUNDS)
     else:
         least_side = 64 if part == "decode at reduced scale" else 1 << 14
         benchmark.pedantic(lambda: [decode(data, least_side) for data in images], rounds=ROUNDS)
@@ -128,3 +136,9 @@ def test_bench_parts(benchmark: Any, photographs: list[bytes], part: str) -> Non
 def test_bench_by_instruction_set(benchmark: Any, kind: Any) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
     benchmark(picture_hash, pixels, kind)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.benchmark(group="luma of 100 photographs at reduced scale by instruction set")
+def test_bench_luma_by_instruction_set(benchmark: Any, photographs: list[bytes]) -> None:
+    benchmark.pedantic(lambda: [jpeg_luma(data, 64, 1 << 30) for data in photographs[:100]], rounds=ROUNDS)

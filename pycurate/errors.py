@@ -15,6 +15,10 @@ class InputError(PycurateError, ValueError):
     exit_code = 2
 
 
+class TooManyPairsError(InputError):
+    """More pairs than ``max_pairs`` allows."""
+
+
 class RecipeError(InputError):
     """A recipe does not fit its model or the pool: unknown key, missing column, undefined score."""
 

@@ -36,6 +36,15 @@ Checked codes_of(const py::array& array, const char* name) {
     return {{static_cast<const std::uint64_t*>(array.data()), n}, words};
 }
 
+std::optional<Checked> other_of(const std::optional<py::array>& b, const Checked& left) {
+    if (!b) return std::nullopt;
+    const Checked right = codes_of(*b, "b");
+    if (right.words != left.words)
+        throw py::value_error("b: expected codes of " + std::to_string(64 * left.words) + " bits, got " +
+                              std::to_string(64 * right.words));
+    return right;
+}
+
 std::vector<Band> bands_for(const Checked& a, const Checked* b, unsigned radius, int bands) {
     if (radius > 64 * a.words)
         throw py::value_error("radius: expected at most " + std::to_string(64 * a.words) + ", got " +
@@ -47,11 +56,7 @@ std::optional<std::tuple<Integers, Integers, Distances>> pairs_within_(
     const py::array& a, const std::optional<py::array>& b, unsigned radius, int bands, std::size_t max_pairs,
     std::size_t threads, const Progress& progress) {
     const Checked left = codes_of(a, "a");
-    std::optional<Checked> right;
-    if (b) right = codes_of(*b, "b");
-    if (right && right->words != left.words)
-        throw py::value_error("b: expected codes of " + std::to_string(64 * left.words) + " bits, got " +
-                              std::to_string(64 * right->words));
+    const auto right = other_of(b, left);
     const auto plan = bands_for(left, right ? &*right : nullptr, radius, bands);
     std::vector<Pair> pairs;
     bool too_many = false;
@@ -83,37 +88,49 @@ Integers components_within_(const py::array& a, unsigned radius, int bands, std:
     return labels;
 }
 
-py::tuple linkage_within_(const py::array& a, unsigned radius, int bands, std::size_t threads,
-                          const Progress& progress) {
-    const Checked codes = codes_of(a, "a");
-    bands_for(codes, nullptr, radius, -1);
-    Integers joined(static_cast<py::ssize_t>(codes.codes.n));
-    Distances distances(static_cast<py::ssize_t>(codes.codes.n));
+py::tuple linkage_within_(const py::array& a, const std::optional<py::array>& b, unsigned radius, int bands,
+                          std::size_t threads, const Progress& progress) {
+    const Checked left = codes_of(a, "a");
+    const auto right = other_of(b, left);
+    bands_for(left, nullptr, radius, -1);
+    const auto rows = static_cast<py::ssize_t>(left.codes.n + (right ? right->codes.n : 0));
+    Integers joined(rows);
+    Distances distances(rows);
     std::int64_t* joined_out = joined.mutable_data();
     std::int32_t* distances_out = distances.mutable_data();
     run([&] {
-        return linkage_within(codes.codes, codes.words, radius, bands, joined_out, distances_out, threads,
-                              poll_of(progress));
+        return linkage_within(left.codes, right ? &right->codes : nullptr, left.words, radius, bands,
+                              joined_out, distances_out, threads, poll_of(progress));
     });
     return py::make_tuple(joined, distances);
 }
 
-py::tuple nearest_earlier_(const py::array& a, const py::array_t<std::uint32_t, py::array::c_style>& ranks,
-                           unsigned radius, int bands, std::size_t threads, const Progress& progress) {
-    const Checked codes = codes_of(a, "a");
-    const auto n = static_cast<py::ssize_t>(codes.codes.n);
-    if (ranks.ndim() != 1 || ranks.shape(0) != n)
-        throw py::value_error("ranks: expected shape (" + std::to_string(n) + ",), got " +
-                              std::string(py::str(ranks.attr("shape"))));
-    const auto plan = bands_for(codes, nullptr, radius, bands);
-    Integers best(n);
-    Distances distances(n);
+using Ranks = py::array_t<std::uint32_t, py::array::c_style>;
+
+const std::uint32_t* ranks_of(const Ranks& ranks, const Checked& codes, const char* name) {
+    if (ranks.ndim() != 1 || static_cast<std::size_t>(ranks.shape(0)) != codes.codes.n)
+        throw py::value_error(std::string(name) + ": expected shape (" + std::to_string(codes.codes.n) +
+                              ",), got " + std::string(py::str(ranks.attr("shape"))));
+    return ranks.data();
+}
+
+py::tuple nearest_earlier_(const py::array& a, const Ranks& ranks, const std::optional<py::array>& b,
+                           const std::optional<Ranks>& b_ranks, unsigned radius, int bands,
+                           std::size_t threads, const Progress& progress) {
+    const Checked left = codes_of(a, "a");
+    const auto right = other_of(b, left);
+    if (b_ranks.has_value() != right.has_value())
+        throw py::value_error("b_ranks: expected with b, and only with it");
+    const std::uint32_t* of_a = ranks_of(ranks, left, "ranks");
+    const std::uint32_t* of_b = right ? ranks_of(*b_ranks, *right, "b_ranks") : nullptr;
+    const auto plan = bands_for(left, right ? &*right : nullptr, radius, bands);
+    Integers best(static_cast<py::ssize_t>(left.codes.n));
+    Distances distances(static_cast<py::ssize_t>(left.codes.n));
     std::int64_t* best_out = best.mutable_data();
     std::int32_t* distances_out = distances.mutable_data();
-    const std::uint32_t* given = ranks.data();
     run([&] {
-        return nearest_earlier(codes.codes, codes.words, radius, plan, given, best_out, distances_out,
-                               threads, poll_of(progress));
+        return nearest_earlier(left.codes, right ? &right->codes : nullptr, left.words, radius, plan, of_a,
+                               of_b, best_out, distances_out, threads, poll_of(progress));
     });
     return py::make_tuple(best, distances);
 }
@@ -142,10 +159,11 @@ void bind_hamming(py::module_& m) {
           py::arg("max_pairs"), py::arg("threads"), py::arg("progress"));
     m.def("components_within", &components_within_, py::arg("a"), py::arg("radius"), py::arg("bands"),
           py::arg("threads"), py::arg("progress"));
-    m.def("linkage_within", &linkage_within_, py::arg("a"), py::arg("radius"), py::arg("bands"),
+    m.def("linkage_within", &linkage_within_, py::arg("a"), py::arg("b"), py::arg("radius"), py::arg("bands"),
           py::arg("threads"), py::arg("progress"));
-    m.def("nearest_earlier", &nearest_earlier_, py::arg("a"), py::arg("ranks").noconvert(), py::arg("radius"),
-          py::arg("bands"), py::arg("threads"), py::arg("progress"));
+    m.def("nearest_earlier", &nearest_earlier_, py::arg("a"), py::arg("ranks").noconvert(), py::arg("b"),
+          py::arg("b_ranks").noconvert(), py::arg("radius"), py::arg("bands"), py::arg("threads"),
+          py::arg("progress"));
     m.def("copies", &copies_, py::arg("a"), py::arg("threads"));
     m.def("plan", &plan, py::arg("n"), py::arg("m"), py::arg("self_join"), py::arg("words"),
           py::arg("radius"));

@@ -12,11 +12,14 @@ namespace py = pybind11;
 namespace pycurate::bindings {
 
 void bind_caption(py::module_& m);
+void bind_confident(py::module_& m);
 void bind_fused_similarity(py::module_& m);
+void bind_graph(py::module_& m);
 void bind_ngram(py::module_& m);
 void bind_hamming(py::module_& m);
 void bind_phash(py::module_& m);
 void bind_rowwise(py::module_& m);
+void bind_selection(py::module_& m);
 void bind_threshold(py::module_& m);
 void bind_uid(py::module_& m);
 void bind_votes(py::module_& m);
@@ -52,8 +55,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     m.def("thread_count", &pycurate::thread_count, py::arg("requested"));
     auto caption = m.def_submodule("caption");
     pycurate::bindings::bind_caption(caption);
+    auto confident = m.def_submodule("confident");
+    pycurate::bindings::bind_confident(confident);
     auto fused_similarity = m.def_submodule("fused_similarity");
     pycurate::bindings::bind_fused_similarity(fused_similarity);
+    auto graph = m.def_submodule("graph");
+    pycurate::bindings::bind_graph(graph);
     auto ngram = m.def_submodule("ngram");
     pycurate::bindings::bind_ngram(ngram);
     auto hamming = m.def_submodule("hamming");
@@ -62,6 +69,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     pycurate::bindings::bind_phash(phash);
     auto rowwise = m.def_submodule("rowwise");
     pycurate::bindings::bind_rowwise(rowwise);
+    auto selection = m.def_submodule("selection");
+    pycurate::bindings::bind_selection(selection);
     auto threshold = m.def_submodule("threshold");
     pycurate::bindings::bind_threshold(threshold);
     auto uid = m.def_submodule("uid");

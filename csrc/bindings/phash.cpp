@@ -3,8 +3,10 @@
 #include <pybind11/numpy.h>
 
 #include <string>
+#include <string_view>
 
 #include "bindings/array_checks.h"
+#include "kernels/phash/jpeg.h"
 
 namespace pycurate::bindings {
 namespace {
@@ -49,9 +51,28 @@ py::tuple hash(const py::array& pixels, const std::string& kind, std::size_t bit
     return py::make_tuple(words, structured);
 }
 
+py::object jpeg_luma(const py::bytes& encoded, std::size_t least_side, std::size_t max_pixels) {
+    if (least_side < 1) throw py::value_error("least_side: expected at least 1, got 0");
+    const std::string_view file(encoded);
+    const auto* data = reinterpret_cast<const std::uint8_t*>(file.data());
+    const LumaShape shape = jpeg_luma_shape(data, file.size(), least_side);
+    if (shape.scale < 2 || shape.scale * shape.scale * shape.width * shape.height > max_pixels)
+        return py::none();
+    py::array_t<std::uint8_t> luma({shape.height, shape.width});
+    std::uint8_t* out = luma.mutable_data();
+    bool whole;
+    {
+        const py::gil_scoped_release no_gil;
+        whole = read_jpeg_luma(data, file.size(), shape.scale, out);
+    }
+    if (!whole) return py::none();
+    return py::make_tuple(luma, shape.is_plain);
+}
+
 }  // namespace
 
 void bind_phash(py::module_& m) {
+    m.def("jpeg_luma", &jpeg_luma, py::arg("encoded"), py::arg("least_side"), py::arg("max_pixels"));
     m.def("hash", &hash, py::arg("pixels"), py::arg("kind"), py::arg("bits"), py::arg("dihedral"));
 }
 

@@ -96,7 +96,7 @@ __device__ inline double canonical_dot_of(const char* x, const char* y, std::uin
         return static_cast<double>(sum);
     } else {
         float lanes[8] = {};
-#pragma unroll 4
+#pragma unroll 8
         for (std::uint32_t group = 0; group < d; group += 16) {
             const std::uint32_t j = group + half * 8;
             float a[8], b[8];

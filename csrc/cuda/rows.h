@@ -7,6 +7,8 @@
 namespace pycurate::cuda {
 
 Rows rows_of(const Matrix& x);
+/// Starts canonical squared norms of n rows, those of `numbers` unless it is null.
+void start_squares(const Rows& x, const std::uint32_t* numbers, std::uint32_t n, double* out);
 
 /// The scale of quantised coordinates as float32 has it, which the quantiser used.
 inline double float_scale_of(std::size_t d) noexcept {

@@ -1,5 +1,6 @@
 #include "kernels/hamming/hamming.h"
 
+#include <algorithm>
 #include <bit>
 #include <random>
 #include <string>
@@ -107,12 +108,63 @@ void threads_of_components_and_nearest() {
         labels[i].resize(n), best[i].resize(n), distances[i].resize(n);
         check(components_within({codes.get(), n}, 1, 12, plan, labels[i].data(), 1 + 3 * i, {}),
               "components");
-        check(nearest_earlier({codes.get(), n}, 1, 12, plan, ranks.get(), best[i].data(), distances[i].data(),
-                              1 + 3 * i, {}),
+        check(nearest_earlier({codes.get(), n}, nullptr, 1, 12, plan, ranks.get(), nullptr, best[i].data(),
+                              distances[i].data(), 1 + 3 * i, {}),
               "nearest");
     }
     check(labels[0] == labels[1] && best[0] == best[1] && distances[0] == distances[1],
           "threads change nothing");
+}
+
+/// Two sides of different length, against every pair of them; one set of a forest has one lowest row.
+void two_blocks_meet() {
+    constexpr std::size_t a_rows = 90, b_rows = 133, rows = a_rows + b_rows;
+    constexpr unsigned radius = 6;
+    for (const std::size_t words : {1u, 4u}) {
+        const auto codes = make_codes(rows, words, words);
+        const auto a = exact_buffer<std::uint64_t>(a_rows * words),
+                   b = exact_buffer<std::uint64_t>(b_rows * words);
+        for (std::size_t i = 0; i < rows * words; ++i)
+            (i < a_rows * words ? a[i] : b[i - a_rows * words]) = codes[i];
+        const auto ranks = exact_buffer<std::uint32_t>(a_rows), b_ranks = exact_buffer<std::uint32_t>(b_rows);
+        for (std::uint32_t i = 0; i < a_rows; ++i) ranks[i] = 3 * i % 200;
+        for (std::uint32_t j = 0; j < b_rows; ++j) b_ranks[j] = 5 * j % 133;
+        const Codes left{a.get(), a_rows}, right{b.get(), b_rows};
+        const auto best = exact_buffer<std::int64_t>(a_rows), joined = exact_buffer<std::int64_t>(rows);
+        const auto distances = exact_buffer<std::int32_t>(a_rows), levels = exact_buffer<std::int32_t>(rows);
+        for (const int bands : {-1, 0, 3}) {
+            const auto plan = plan_bands(a_rows, b_rows, false, words, radius, bands);
+            check(nearest_earlier(left, &right, words, radius, plan, ranks.get(), b_ranks.get(), best.get(),
+                                  distances.get(), 2, {}),
+                  "nearest of another block");
+            for (std::size_t i = 0; i < a_rows; ++i) {
+                std::int64_t rank = -1, near = -1;
+                for (std::size_t j = 0; j < b_rows; ++j) {
+                    const std::int64_t d = distance(&a[i * words], &b[j * words], words);
+                    if (d > radius || b_ranks[j] >= ranks[i]) continue;
+                    if (rank < 0 || d < near || (d == near && b_ranks[j] < rank)) rank = b_ranks[j], near = d;
+                }
+                check(best[i] == rank && distances[i] == near, "row " + std::to_string(i));
+            }
+            check(linkage_within(left, &right, words, radius, bands, joined.get(), levels.get(), 2, {}),
+                  "linkage");
+            for (unsigned level = 0; level <= radius; ++level) {
+                std::vector<std::size_t> labels(rows);
+                for (std::size_t i = 0; i < rows; ++i) labels[i] = i;
+                for (std::size_t i = 0; i < a_rows; ++i)
+                    for (std::size_t j = 0; j < b_rows; ++j)
+                        if (distance(&a[i * words], &b[j * words], words) <= level) {
+                            const auto low = std::min(labels[i], labels[a_rows + j]);
+                            const auto high = std::max(labels[i], labels[a_rows + j]);
+                            for (auto& label : labels)
+                                if (label == high) label = low;
+                        }
+                for (std::size_t i = 0; i < rows; ++i)
+                    check((joined[i] >= 0 && levels[i] <= static_cast<int>(level)) == (labels[i] != i),
+                          "row " + std::to_string(i) + " is joined at " + std::to_string(level));
+            }
+        }
+    }
 }
 
 void copies_of_a_code() {
@@ -129,6 +181,7 @@ const Test tests[] = {
     {"hamming: tiles equal counting", tiles_equal_counting},
     {"hamming: every plan finds every pair once", every_plan_finds_every_pair_once},
     {"hamming: threads of components and nearest rows", threads_of_components_and_nearest},
+    {"hamming: two blocks meet", two_blocks_meet},
     {"hamming: copies of a code", copies_of_a_code},
 };
 

@@ -1,11 +1,14 @@
 from enum import IntEnum
 
 from . import caption as caption
+from . import confident as confident
 from . import fused_similarity as fused_similarity
+from . import graph as graph
 from . import hamming as hamming
 from . import ngram as ngram
 from . import phash as phash
 from . import rowwise as rowwise
+from . import selection as selection
 from . import threshold as threshold
 from . import uid as uid
 from . import votes as votes

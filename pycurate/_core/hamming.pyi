@@ -19,15 +19,24 @@ def components_within(a: _Codes, radius: int, bands: int, threads: int, progress
     """(n,) lowest row of each row's connected component."""
 
 def linkage_within(
-    a: _Codes, radius: int, bands: int, threads: int, progress: _Progress
+    a: _Codes, b: _Codes | None, radius: int, bands: int, threads: int, progress: _Progress
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """(n,) the lowest row of the first component with a lower row that each row is in, as the radius grows from 0, and
-    that radius; -1 and -1 for a row that is the lowest of its component at ``radius``."""
+    that radius; -1 and -1 for a row that is the lowest of its component at ``radius``. With b of the pairs of a row of
+    a and one of b, and n is the rows of a and then those of b."""
 
 def nearest_earlier(
-    a: _Codes, ranks: NDArray[np.uint32], radius: int, bands: int, threads: int, progress: _Progress
+    a: _Codes,
+    ranks: NDArray[np.uint32],
+    b: _Codes | None,
+    b_ranks: NDArray[np.uint32] | None,
+    radius: int,
+    bands: int,
+    threads: int,
+    progress: _Progress,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """(n,) the rank of the nearest row of lower rank within the radius (ties: the lowest) and its distance, or -1."""
+    """(n,) the rank of the nearest row (of b) of lower rank within the radius (ties: the lowest) and its distance; or
+    -1 and -1."""
 
 def copies(a: _Codes, threads: int) -> NDArray[np.int64]:
     """(n,) lowest row with the same code, -1 for a row that is the first with its code."""

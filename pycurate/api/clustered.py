@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Literal
 
 from pycurate.engine.memory import BASE_BYTES, default_memory_bytes
+from pycurate.index.kmeans_start import Start
 from pycurate.index.rows import check_count
 from pycurate.kernels.arrays import require_option, thread_count_of
 from pycurate.kernels.rowwise import Metric
 from pycurate.pipeline.block_join import RowSource, Source
 from pycurate.pipeline.block_join.sweep import Progress
-from pycurate.pipeline.cluster_join import ClusteredJoin
+from pycurate.pipeline.cluster_join import ClusteredJoin, Clustering
+from pycurate.pipeline.cluster_join.centroids import ITERATIONS, PROBES, TOLERANCE
 from pycurate.pipeline.index_join import IndexedJoin, Method
-
-DEFAULT_PROBES = 4
 
 
 def clustered_join(
@@ -23,11 +23,13 @@ def clustered_join(
     out: str | os.PathLike[str],
     *,
     clusters: int | None = None,
-    probes: int | Literal["exact"] = DEFAULT_PROBES,
+    probes: int | Literal["exact"] = PROBES,
     metric: Metric = "cosine",
     sample: int | None = None,
-    iterations: int = 10,
+    iterations: int = ITERATIONS,
     seed: int = 0,
+    tolerance: float = TOLERANCE,
+    init: Start = "random",
     min_recall: float | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
@@ -56,7 +58,7 @@ def clustered_join(
     sample
         Distinct rows to train centroids on, in memory as float32. Default: 64 a cluster, at most 262,144 in all but at
         least 4 a cluster.
-    iterations, seed
+    iterations, seed, tolerance, init
         As in `pycurate.kmeans`; the seed is also that of certificates.
     min_recall
         Where ``probes`` is a number, each question first raises it, up to 64, until a certificate shows with 95 %
@@ -77,19 +79,13 @@ def clustered_join(
         raise ValueError(
             f"metric: expected 'cosine', got {metric!r}; the bound on borders is one of angles: use similarity_join"
         )
-    if probes != "exact":
-        check_count("probes", probes, least=0)
     if min_recall is not None and not 0 <= min_recall <= 1:
         raise ValueError(f"min_recall: expected None or a share from 0 to 1, got {min_recall}")
     limit = default_memory_bytes() if memory_bytes is None else memory_bytes
     return ClusteredJoin(
         RowSource("source", source, dtype),
         Path(out),
-        clusters,
-        None if probes == "exact" else probes,
-        sample,
-        iterations,
-        seed,
+        Clustering(clusters, probes, iterations, seed, sample, tolerance, init),
         min_recall,
         limit - BASE_BYTES,
         thread_count_of(threads),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from pycurate.io.layouts import LayoutName
 from pycurate.io.pack import Pack, open_pack
 from pycurate.io.pool import Pool, open_pool
 from pycurate.pipeline.external_sort import merge_runs
+from pycurate.pipeline.image_index import images_at_hand
 from pycurate.pipeline.workspace import Workspace, digest
 from pycurate.steps.contamination import Measure, find_measures, left_out
 
@@ -66,7 +68,7 @@ def decontaminate(
         False: captions are not compared at all.
     radius
         Most bits in which the 64-bit perceptual hashes of a removed row's image and of an item's differ; 10 is usual.
-        Reads and decodes every image of an img2dataset pool. None (default): they are not compared.
+        Reads and decodes every image of the pool. None (default): they are not compared.
     models
         Embedding -> what the pool's was made with; an error where a pack states another.
     allow_duplicate_uids
@@ -90,7 +92,10 @@ def decontaminate(
     folder = claim_out(Path(out).absolute())
     limit = default_memory_bytes() if memory_bytes is None else memory_bytes
     with Workspace(folder / "workspace").lock():
-        comparison = _compare(opened, packs, measures, folder, threads, progress or NoProgress())
+        with ExitStack() as stack:
+            if any(measure.kind == "phash" for measure in measures):
+                opened = stack.enter_context(images_at_hand(opened))
+            comparison = _compare(opened, packs, measures, folder, threads, progress or NoProgress())
         shards = [shard for shard in opened.shards if shard.rows]
         runs = [comparison.run_path(shard) for shard in shards]
         merge_runs(runs, folder / "subset.npy", limit, unique=not allow_duplicate_uids)
@@ -107,6 +112,7 @@ def _compare(
         [pool.root, pool.layout, pool.uid_source],
         [[pack.checksum, pack.name] for pack in packs],
         [[m.pack, m.rule, float(np.float32(m.threshold))] for m in measures],
+        pool.images_fingerprint if any(m.kind == "phash" for m in measures) else "",
     )
     _forget_others(folder, key)
     comparison = ShardComparison(pool, packs, measures, folder, key, threads)

@@ -11,12 +11,16 @@ from typing import Any
 from pycurate.api.dedup_outputs import Outcome, write_manifest, write_outputs
 from pycurate.api.dedup_rows import UID, RowInput, Rows
 from pycurate.api.dedup_run import SEARCH, Run
-from pycurate.api.dedup_settings import MAX_PAIRS, Clustering, Mode, Settings
+from pycurate.api.dedup_settings import Mode, Settings
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
 from pycurate.engine import NoProgress, Progress
+from pycurate.errors import InputError
+from pycurate.kernels.device import device_of
 from pycurate.ops.dedup.removal import Duplicates, Removal
+from pycurate.pipeline.cluster_join import Clustering
 from pycurate.pipeline.workspace import Workspace
+from pycurate.steps.duplicate_search import MAX_PAIRS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +85,7 @@ def dedup(
     max_pairs: int = MAX_PAIRS,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> DedupResult:
     """Keep one of each group of rows whose embeddings are alike by cosine, as SemDeDup (Abbas et al., 2023) does.
@@ -121,6 +126,9 @@ def dedup(
         Cap on what the process takes, clean pages of files not counted; default half of what is allowed.
     threads, progress
         Processors by default; told of stages.
+    device
+        ``"cpu"``, the default; ``"cuda"``, ``"cuda:1"`` or ``"auto"``: in exact mode rows are compared on a GPU. The
+        files are the same.
 
     Returns
     -------
@@ -132,16 +140,17 @@ def dedup(
     InputError, MemoryCapError, PoolError, RecallError, WorkspaceError
         Each says what was expected, what came and what to do.
     """
-    settings = Settings.checked(
-        mode, removal, eps, threshold, floor, strict, priority, max_pairs, clustering, min_recall
-    )
+    settings = Settings(mode, removal, eps, threshold, floor, strict, priority, clustering, min_recall, max_pairs)
     given = RowInput(rows, embedding)
     given.check_priority(priority)
-    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress())
+    place = device_of(device)
+    if place is not None and mode != "exact":
+        raise InputError(f"device: a GPU compares rows in exact mode, not in {mode} mode; pass device='cpu'")
+    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress(), place)
     with Workspace(run.out).lock():
         run.require_question({"rows": given.facts(), **settings.question()})
         store = run.stored(settings.floor) or run.search(settings)
-        return finish(run, store, settings.threshold)
+        return finish(run, store, settings.limit)
 
 
 def finish(run: Run, store: DuplicateStore, threshold: float) -> DedupResult:

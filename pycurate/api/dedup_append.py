@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,25 @@ import numpy as np
 
 from pycurate.api.dedup import DedupResult, finish
 from pycurate.api.dedup_outputs import MANIFEST
-from pycurate.api.dedup_rows import CLUSTER_ORDERS, RowInput, Rows, mapped_source, stored_facts
+from pycurate.api.dedup_rows import RowInput, Rows, mapped_source, stored_facts
 from pycurate.api.dedup_run import ROWS, SEARCH, Run, Stage, only_threshold_facts
-from pycurate.api.dedup_settings import MAX_PAIRS, threshold_of
+from pycurate.api.dedup_settings import threshold_of
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
 from pycurate.engine import NoProgress, Progress
 from pycurate.errors import InputError
 from pycurate.kernels.arrays import float32_of, thread_count_of
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices
+from pycurate.ops.dedup import removal
 from pycurate.pipeline.appended_rows import most_similar_earlier_of_new
 from pycurate.pipeline.block_join import RowSource, SimilarityJoin
 from pycurate.pipeline.block_join.sweep import How
 from pycurate.pipeline.block_join.task_folder import TaskFolder
+from pycurate.pipeline.pair_files import PairFiles, pieces_of
+from pycurate.pipeline.pair_files import Pairs as PairColumns
 from pycurate.pipeline.workspace import Workspace, digest
 from pycurate.steps.duplicate_search import (
+    MAX_PAIRS,
     Arrays,
     forest_arrays,
     judged_copies,
@@ -34,6 +39,7 @@ from pycurate.steps.duplicate_search import (
     spanning_forest,
     with_linked_copies,
 )
+from pycurate.steps.semantic_dedup import CLUSTER_ORDERS
 
 
 def dedup_append(
@@ -117,7 +123,7 @@ class _Append:
             arrays = self._by_pairs(mapped_source(judged.matrices), join, left, told)
         if arrays is None and before.removal == "component":  # by the forest of all rows, earlier ones compared again
             number = len(before.facts["batches"])
-            arrays = _forests_of(before) | forest_arrays(number, *spanning_forest(join, before.floor, self.max_pairs))
+            arrays = _forests_of(before) | forest_arrays(number, *spanning_forest(join, before.floor))
         elif arrays is None:
             arrays = self._greedily(source, join, rank, left, told)
             facts = only_threshold_facts(self.threshold, self.max_pairs)
@@ -143,7 +149,7 @@ class _Append:
             known,
             float32_of("floor", self.before.floor),
             (folders[0], folders[1]),
-            How("cosine", "exact", thread_count_of(self.run.threads), told.tell),
+            How("cosine", "exact", thread_count_of(self.run.threads), told.tell, self.run.device),
             left_bytes,
         )
         begin = len(self.before)
@@ -153,34 +159,48 @@ class _Append:
         }
 
     def _by_pairs(self, new: RowSource, join: SimilarityJoin, left_bytes: int, told: Stage) -> Arrays | None:
-        """With all pairs of new rows; None where they are too many."""
-        before, floor, n = self.before, self.before.floor, len(join.copy_of)
+        """With all pairs of new rows; None where they are too many. A piece of them is held in memory."""
+        before, n = self.before, len(join.copy_of)
         if before.only_threshold is not None:
             return None
-        copy_of = judged_copies(join)
-        edges = _edges_of(before)
-        left = self.max_pairs - len(edges[0])
-        found: list[tuple[Indices, Indices, Floats]] = [edges]
+        begin, left = len(before), self.max_pairs - len(_edges_of(before)[0])
+        found: list[tuple[int, int, PairColumns]] = [(0, 0, _edges_of(before))]  # what is added to rows, and to cols
         for other in (mapped_source(before.matrices()), None):
             name = "new" if other is None else "new_with_earlier"
-            pairs = pairs_or_none(self.run.join(new, other, name, left_bytes, told), floor, max(0, left))
+            of_join = self.run.join(new, other, name, left_bytes, told)
+            pairs = pairs_or_none(of_join, before.floor, max(0, left))
             if pairs is None:
                 return None
             left -= len(pairs.rows)
-            begin = len(before)
-            found.append((pairs.rows + begin, pairs.cols + (begin if other is None else 0), pairs.similarities))
-        rows, cols, near = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        rows, cols = (np.where(copy_of[ends] < 0, ends, copy_of[ends]) for ends in (rows, cols))
-        apart = rows != cols
-        rows, cols, near = rows[apart], cols[apart], near[apart]
-        if before.removal == "greedy":
-            return {"pair_rows": rows, "pair_cols": cols, "pair_similarities": near, "copy_of": copy_of}
-        forest = with_linked_copies(n, copy_of, rows, cols, near, floor)
-        return _forests_of(before) | forest_arrays(len(before.facts["batches"]), *forest)
+            found.append((begin, begin if other is None else 0, (pairs.rows, pairs.cols, pairs.similarities)))
+        copy_of = judged_copies(join)
+        pieces = _between_first_copies(found, copy_of)
+        if before.removal == "component":
+            nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+            forest = with_linked_copies(n, copy_of, *nothing, before.floor)
+            for piece in pieces:
+                rows, cols = (np.concatenate([forest[i], piece[i]]) for i in (0, 1))
+                forest = removal.spanning_forest(n, rows, cols, np.concatenate([forest[2], piece[2]]))
+            return _forests_of(before) | forest_arrays(len(before.facts["batches"]), *forest)
+        with PairFiles(self.run.out / SEARCH / "pairs") as files:
+            for piece in pieces:
+                files.append(*piece)
+        rows, cols, near = files.mapped()
+        return {"pair_rows": rows, "pair_cols": cols, "pair_similarities": near, "copy_of": copy_of}
 
     def _greedily(self, source: RowSource, join: SimilarityJoin, rank: Indices, left_bytes: int, told: Stage) -> Arrays:
         known = self.before.at(self.threshold)
         return self.run.greedily(join, source, rank, self.threshold, self.before.strict, left_bytes, told, known)
+
+
+def _between_first_copies(found: list[tuple[int, int, PairColumns]], copy_of: Indices) -> Iterator[PairColumns]:
+    """Pieces of pairs between the first rows with their bits, row < col, numbered through all batches."""
+    for add_rows, add_cols, pairs in found:
+        for rows, cols, near in pieces_of(pairs):
+            a, b = rows + add_rows, cols + add_cols
+            a, b = (np.where(copy_of[ends] < 0, ends, copy_of[ends]) for ends in (a, b))
+            apart = a != b
+            yield np.minimum(a, b)[apart], np.maximum(a, b)[apart], near[apart]
 
 
 def _edges_of(store: DuplicateStore) -> tuple[Indices, Indices, Floats]:

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pycurate.api.dedup_rows import UID, RowInput, Rows
-from pycurate.api.dedup_run import HELD_ROW_BYTES, NPROBE
-from pycurate.api.dedup_settings import MAX_PAIRS, Clustering, Mode, Settings
+from pycurate.api.dedup_rows import RowInput, Rows
+from pycurate.api.dedup_run import HELD_ROW_BYTES
+from pycurate.api.dedup_settings import Mode, Settings
 from pycurate.engine import default_memory_bytes
 from pycurate.engine.memory import BASE_BYTES
 from pycurate.kernels.fused_similarity import count_above
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.block_join.blocks import plan_blocks
 from pycurate.report.formats import format_bytes, format_seconds
+from pycurate.steps.duplicate_search import NPROBE
 
 SAMPLE_ROWS = 8192
 _PIECES = 8  # of the sample, spread over the rows
@@ -86,58 +87,50 @@ def plan_dedup(
     rows: Rows,
     *,
     embedding: str | None = None,
-    mode: Mode = "exact",
-    removal: Removal = "published",
-    eps: float | None = None,
-    threshold: float | None = None,
-    floor: float | None = None,
-    strict: bool = False,
-    priority: str = UID,
-    clustering: Clustering | None = None,
-    min_recall: float | None = None,
-    max_pairs: int = MAX_PAIRS,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    **settings: Any,
 ) -> DedupPlan:
     """Check the arguments of `pycurate.dedup` and say what it would take; writes nothing, reads 8,192 rows.
 
     Parameters
     ----------
-    rows, embedding, mode, removal, eps, threshold, floor, strict, priority, clustering, min_recall, max_pairs, \
-memory_bytes, threads
+    rows, embedding, memory_bytes, threads
         As in `pycurate.dedup`.
+    settings
+        ``mode``, ``removal``, ``eps``, ``threshold``, ``floor``, ``strict``, ``priority``, ``clustering``,
+        ``min_recall`` and ``max_pairs``, as there.
 
     Raises
     ------
     InputError, MemoryCapError, PoolError
         As `pycurate.dedup`.
     """
-    settings = Settings.checked(
-        mode, removal, eps, threshold, floor, strict, priority, max_pairs, clustering, min_recall
-    )
+    asked = Settings(**settings)
     given = RowInput(rows, embedding)
-    given.check_priority(priority)
+    given.check_priority(asked.priority)
     n, d = given.rows, given.dimension
     cap = default_memory_bytes() if memory_bytes is None else memory_bytes
     row_bytes = d * np.dtype("uint16" if given.element == "bfloat16" else given.element).itemsize
     block_rows = plan_blocks(cap - BASE_BYTES - HELD_ROW_BYTES * n, n, d, row_bytes, 64).block_rows
-    sampled, seconds_each = _measured(given, settings.default_floor, threads)
+    sampled, seconds_each = _measured(given, asked.default_floor, threads)
     similarities = n * (n - 1) // 2
     blocks = -(-n // block_rows)
     read_bytes = n * row_bytes * (1 + (blocks + 1) // 2)
-    disk_bytes = given.copied_bytes + n * (24 + 2 * _STORED_ROW_BYTES[removal])
-    if removal != "published":
-        disk_bytes += min(max_pairs, similarities) * (_PAIR_BYTES + _FOUND_PAIR_BYTES)
-    if mode == "clustered":
-        clusters = settings.clustering.clusters or max(1, math.isqrt(n))
-        probes = clusters - 1 if settings.clustering.probes == "exact" else settings.clustering.probes
+    disk_bytes = given.copied_bytes + n * (24 + 2 * _STORED_ROW_BYTES[asked.removal])
+    if asked.removal != "published":
+        disk_bytes += min(asked.max_pairs, similarities) * (_PAIR_BYTES + _FOUND_PAIR_BYTES)
+    if asked.mode == "clustered":
+        asked.clusters.require_rows(n)
+        clusters = asked.clusters.clusters_of(n)
+        probes = clusters - 1 if asked.clusters.probes == "exact" else asked.clusters.probes
         similarities = min(similarities, n * clusters + n * n // (2 * clusters) * (1 + 2 * probes))
         read_bytes, disk_bytes = n * row_bytes * (4 + probes), disk_bytes + n * row_bytes
-    elif mode == "index":
+    elif asked.mode == "index":
         groups = max(1, math.isqrt(n))
         similarities = min(similarities, n * (groups + NPROBE * n // groups))
     return DedupPlan(
-        n, d, given.element, mode, removal, settings.threshold, settings.default_floor, similarities,
+        n, d, given.element, asked.mode, asked.removal, asked.limit, asked.default_floor, similarities,
         similarities * d, read_bytes, disk_bytes, cap, block_rows, similarities * seconds_each, sampled,
     )  # fmt: skip
 

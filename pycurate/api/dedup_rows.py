@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from pycurate.pipeline.block_join import RowSource
 from pycurate.pipeline.block_join.source import open_array
 from pycurate.pipeline.scan import numeric_column
 from pycurate.pipeline.workspace import digest
+from pycurate.steps.semantic_dedup import CLUSTER_ORDERS
 from pycurate.types import UID_DTYPE, UidArray
 
 Rows: TypeAlias = Pool | str | os.PathLike[str] | NDArray[Any]
@@ -31,7 +32,6 @@ Rows: TypeAlias = Pool | str | os.PathLike[str] | NDArray[Any]
 
 UID = "uid"
 IMAGE_AREA = "image_area"
-CLUSTER_ORDERS = ("hard", "easy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,10 @@ class JudgedRows:
     uids: UidArray  # (n,)
     priority: NDArray[np.float64] | None  # (n,) larger is earlier, NaN last; None: by uid
     facts: dict[str, Any]  # JSON: what they are
+
+    def uid_rank(self) -> NDArray[np.int64]:
+        """(n,) place of each row by uid, then as the rows stand."""
+        return replace(self, priority=None).rank()
 
     def rank(self) -> NDArray[np.int64]:
         """(n,) place of each row: larger priority first, then by uid, then as the rows stand."""
@@ -216,9 +220,17 @@ class RowInput:
             raise InputError(f"embedding: expected None for an array, got {embedding!r}; it is the embedding")
         try:
             array = given if isinstance(given, np.ndarray) else open_array(given)
-        except (OSError, ValueError) as error:
-            raise InputError(f"rows: {given} cannot be read as .npy ({error})") from error
-        self._given_array, self.element = matrix_of("rows", array, None)
+        except (OSError, ValueError, EOFError) as error:
+            reason = "it is no file of numpy.save" if "pickled" in str(error) else error
+            raise InputError(
+                f"rows: {given} cannot be read as .npy ({reason}); write it again with numpy.save, or name another"
+            ) from error
+        try:
+            self._given_array, self.element = matrix_of("rows", array, None)
+        except (TypeError, ValueError) as error:
+            if isinstance(given, np.ndarray):
+                raise
+            raise InputError(f"{error} (in {given})") from error
         self.rows, self.dimension = self._given_array.shape
 
 

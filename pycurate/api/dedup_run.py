@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from pycurate.api.dedup_outputs import hex_of
-from pycurate.api.dedup_rows import CLUSTER_ORDERS, JudgedRows, RowInput, mapped_source, stored_facts
+from pycurate.api.dedup_rows import JudgedRows, RowInput, mapped_source, stored_facts
 from pycurate.api.dedup_settings import Settings
 from pycurate.api.dedup_store import STORE, DuplicateStore
 from pycurate.engine import Progress, default_memory_bytes
 from pycurate.engine.memory import BASE_BYTES
-from pycurate.errors import InputError, WorkspaceError
-from pycurate.index.kmeans import assign
+from pycurate.errors import WorkspaceError
 from pycurate.io.atomic import write_json_atomic
 from pycurate.kernels.arrays import thread_count_of
 from pycurate.kernels.distinct import Indices
@@ -25,14 +24,19 @@ from pycurate.pipeline.block_join import RowSource, SimilarityJoin
 from pycurate.pipeline.block_join.sweep import How
 from pycurate.pipeline.cluster_join import ClusteredJoin
 from pycurate.pipeline.duplicate_folder import DuplicateFolder
-from pycurate.pipeline.index_join import IndexedJoin
-from pycurate.steps.duplicate_search import Arrays, Candidates, search, search_greedily
+from pycurate.steps.duplicate_search import (
+    Arrays,
+    Candidates,
+    centroid_similarities,
+    indexed,
+    search,
+    search_greedily,
+)
+from pycurate.steps.semantic_dedup import CLUSTER_ORDERS
 from pycurate.types import UidArray
 
 QUESTION = "question.json"
 SEARCH, ROWS = "search", "rows"
-NEIGHBORS, NPROBE, EF = 32, 16, 128
-"""Of index mode, as `pycurate.indexed_join` has them."""
 HELD_ROW_BYTES = 48
 """Uids, ranks and priorities, beside what a join holds for every row."""
 
@@ -46,6 +50,7 @@ class Run:
     memory_bytes: int | None
     threads: int | None
     progress: Progress
+    device: int | None = None  # number of the GPU that compares rows in exact mode; None: the CPU
 
     def require_question(self, question: dict[str, Any]) -> None:
         """WorkspaceError where the folder is about something else; else it says from now on what it is about."""
@@ -74,26 +79,21 @@ class Run:
         judged = self.given.read(settings.priority, self.out / ROWS, self.progress)
         source, left = mapped_source(judged.matrices), self.left_bytes(len(judged.uids))
         told = Stage(self.progress, "comparing rows")
-        join: SimilarityJoin | ClusteredJoin | IndexedJoin
+        join: Candidates
         if settings.mode == "exact":
             join = self.join(source, None, "join", left, told)
         elif settings.mode == "clustered":
-            join = self._clustered(source, settings, left, told)
+            join = self._clustered(source, settings, judged.uid_rank(), left, told)
         else:
-            join = self._indexed(source, left, told)
+            join = indexed(source, self.out / SEARCH / "join", left, thread_count_of(self.threads), told.tell)
         if settings.priority in CLUSTER_ORDERS:
             assert isinstance(join, ClusteredJoin)
             judged = with_cluster_order(judged, source, join, settings.priority, self.threads)
         rank = judged.rank()
-        floor, threshold = settings.default_floor, settings.threshold
+        floor, threshold = settings.default_floor, settings.limit
         arrays = search(join, settings.removal, rank, floor, settings.max_pairs)
         facts: dict[str, Any] = {"floor": floor, "only_threshold": None}
         if arrays is None:
-            if not isinstance(join, SimilarityJoin):
-                raise InputError(
-                    f"max_pairs: greedy removal in {settings.mode} mode found more than {settings.max_pairs:,} pairs; "
-                    "allow more (32 bytes each), raise floor, or use exact mode, which then needs no pairs"
-                )
             arrays = self.greedily(join, source, rank, threshold, settings.strict, left, told)
             facts = only_threshold_facts(threshold, settings.max_pairs)
         if not isinstance(join, SimilarityJoin):
@@ -116,7 +116,7 @@ class Run:
         decided: Duplicates | None = None,
     ) -> Arrays:
         """Greedy removal at one threshold, without pairs."""
-        how = How("cosine", "exact", thread_count_of(self.threads), told.tell)
+        how = How("cosine", "exact", thread_count_of(self.threads), told.tell, self.device)
         folder = self.out / SEARCH / "greedy"
         return search_greedily(candidates, source, rank, threshold, strict, folder, how, left_bytes, decided=decided)
 
@@ -130,9 +130,8 @@ class Run:
     ) -> SimilarityJoin:
         """A join in a folder of its own."""
         threads = thread_count_of(self.threads)
-        return SimilarityJoin(
-            source, other, self.out / SEARCH / name, "cosine", "exact", left_bytes, threads, told.tell
-        )
+        folder = self.out / SEARCH / name
+        return SimilarityJoin(source, other, folder, "cosine", "exact", left_bytes, threads, told.tell, self.device)
 
     def write_store(
         self, facts: dict[str, Any], arrays: Arrays, uids: UidArray, rank: Indices, unjudged: Indices
@@ -145,31 +144,20 @@ class Run:
         )
         return DuplicateStore(self.out)
 
-    def _clustered(self, source: RowSource, settings: Settings, left_bytes: int, told: Stage) -> ClusteredJoin:
-        chosen = settings.clustering
-        if chosen.clusters is not None and chosen.clusters > len(source):
-            raise InputError(
-                f"clusters: expected at most one for each of {len(source):,} rows, got {chosen.clusters:,}; give "
-                "fewer, or none for half of the square root of the rows"
-            )
+    def _clustered(
+        self, source: RowSource, settings: Settings, uid_rank: Indices, left_bytes: int, told: Stage
+    ) -> ClusteredJoin:
+        settings.clusters.require_rows(len(source))
         return ClusteredJoin(
             source,
             self.out / SEARCH / "join",
-            chosen.clusters,
-            None if chosen.probes == "exact" else chosen.probes,
-            None,
-            chosen.iterations,
-            chosen.seed,
+            settings.clusters,
             settings.min_recall,
             left_bytes,
             thread_count_of(self.threads),
             told.tell,
+            uid_rank,
         )
-
-    def _indexed(self, source: RowSource, left_bytes: int, told: Stage) -> IndexedJoin:
-        threads = thread_count_of(self.threads)
-        folder = self.out / SEARCH / "join"
-        return IndexedJoin(source, folder, "ivf", NEIGHBORS, NPROBE, EF, 0, left_bytes, threads, told.tell)
 
 
 def only_threshold_facts(threshold: float, max_pairs: int) -> dict[str, Any]:
@@ -181,9 +169,7 @@ def with_cluster_order(
     judged: JudgedRows, source: RowSource, join: ClusteredJoin, order: str, threads: int | None
 ) -> JudgedRows:
     """Rows in the order of their distance to their centroid: hard, the farthest first; easy, the nearest."""
-    pieces = (piece for _, piece in source.pieces())
-    found = assign(pieces, join.centroids, threads=threads, dtype=source.dtype)
-    near = found.similarities.astype(np.float64)
+    near = centroid_similarities(join, source, threads).astype(np.float64)
     return JudgedRows(judged.matrices, judged.uids, -near if order == "hard" else near, judged.facts)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
-from pycurate.api.dedup_rows import CLUSTER_ORDERS, UID
+from pycurate.api.dedup_rows import UID
 from pycurate.errors import InputError
 from pycurate.io.names import unknown_name
 from pycurate.kernels.arrays import float32_of, require_option
 from pycurate.ops.dedup.removal import Removal
+from pycurate.pipeline.cluster_join import Clustering
+from pycurate.recipes.presets import build_preset
+from pycurate.steps.duplicate_search import MAX_PAIRS
+from pycurate.steps.semantic_dedup import CLUSTER_ORDERS, SemanticDedup
 
 Mode: TypeAlias = Literal["exact", "clustered", "index"]
 """Where rows that are alike are looked for: everywhere; within clusters and across their borders; among the neighbours
@@ -18,86 +21,61 @@ that a vector index proposes."""
 
 EPS = 0.07
 """Of Abbas et al. (2023), SemDeDup."""
-MAX_PAIRS = 20_000_000
-"""Of greedy removal: 800 MB of disk while they are found, 400 MB after, 240 MB of memory in a sweep."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clustering:
-    """Of clustered mode, as `pycurate.clustered_join` takes it.
-
-    Parameters
-    ----------
-    clusters
-        Default: the square root of the number of distinct rows.
-    probes
-        Clusters that a row near a border is compared with, or ``"exact"``: all that may hold a duplicate. 0: none but
-        its own, as in SemDeDup.
-    iterations, seed
-        Of k-means.
-    """
-
-    clusters: int | None = None
-    probes: int | Literal["exact"] = 4
-    iterations: int = 10
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Checked settings of a run.
+    """What `pycurate.dedup` and `pycurate.plan_dedup` are told of the search, by the names that the first describes.
 
-    Attributes
-    ----------
-    floor
-        None: the default, or that of the folder.
+    Raises
+    ------
+    InputError, ValueError
+        They do not go together, or one is not what it may be; names it.
     """
 
-    mode: Mode
-    removal: Removal
-    threshold: float
-    floor: float | None
-    strict: bool
-    priority: str
-    max_pairs: int
-    clustering: Clustering
-    min_recall: float | None
+    mode: Mode = "exact"
+    removal: Removal = "published"
+    eps: float | None = None
+    threshold: float | None = None
+    floor: float | None = None
+    strict: bool = False
+    priority: str = UID
+    clustering: Clustering | None = None
+    min_recall: float | None = None
+    max_pairs: int = MAX_PAIRS
 
-    @classmethod
-    def checked(
-        cls,
-        mode: Mode,
-        removal: Removal,
-        eps: float | None,
-        threshold: float | None,
-        floor: float | None,
-        strict: bool,
-        priority: str,
-        max_pairs: int,
-        clustering: Clustering | None,
-        min_recall: float | None,
-    ) -> Settings:
-        """InputError or ValueError where they do not go together; names the argument."""
-        require_option("mode", mode, Mode)
-        require_option("removal", removal, Removal)
-        if mode != "clustered":
-            for name, value in (("clustering", clustering), ("min_recall", min_recall)):
+    def __post_init__(self) -> None:
+        require_option("mode", self.mode, Mode)
+        require_option("removal", self.removal, Removal)
+        if self.mode != "clustered":
+            for name, value in (("clustering", self.clustering), ("min_recall", self.min_recall)):
                 if value is not None:
-                    raise InputError(f"{name}: goes with clustered mode, not with {mode} mode")
-            if priority in CLUSTER_ORDERS:
+                    raise InputError(f"{name}: goes with clustered mode, not with {self.mode} mode")
+            if self.priority in CLUSTER_ORDERS:
                 raise InputError(
-                    f"priority: {priority!r} orders rows by their distance to a centroid, and {mode} mode has none"
+                    f"priority: {self.priority!r} orders rows by their distance to a centroid, and {self.mode} mode "
+                    "has none"
                 )
-        limit = threshold_of(eps, threshold)
-        if floor is not None and not -1 <= float(floor) <= limit:
-            raise InputError(f"floor: expected -1 to the threshold, {limit:g}, got {floor:g}")
-        lowest = None if floor is None else float(floor)
-        return cls(mode, removal, limit, lowest, strict, priority, max_pairs, clustering or Clustering(), min_recall)
+        if self.min_recall is not None and not 0 <= self.min_recall <= 1:
+            raise InputError(f"min_recall: expected a share from 0 to 1, got {self.min_recall:g}")
+        limit = self.limit  # which checks it
+        if self.floor is not None and not -1 <= float(self.floor) <= limit:
+            raise InputError(f"floor: expected -1 to the threshold, {limit:g}, got {self.floor:g}")
+
+    @property
+    def limit(self) -> float:
+        """The threshold, whichever way it was given."""
+        return threshold_of(self.eps, self.threshold)
 
     @property
     def default_floor(self) -> float:
         """1 - 2 eps, at least -1, where none was given."""
-        return max(-1.0, 2 * self.threshold - 1) if self.floor is None else self.floor
+        return max(-1.0, 2 * self.limit - 1) if self.floor is None else float(self.floor)
+
+    @property
+    def clusters(self) -> Clustering:
+        """Of clustered mode, the default where none was given."""
+        return self.clustering or Clustering()
 
     def question(self) -> dict[str, Any]:
         """JSON of all that decides what is found, but for thresholds."""
@@ -109,7 +87,7 @@ class Settings:
             "priority": self.priority,
         }
         if self.mode == "clustered":
-            facts |= {"clustering": asdict(self.clustering), "min_recall": self.min_recall}
+            facts |= {"clustering": asdict(self.clusters), "min_recall": self.min_recall}
         return facts
 
 
@@ -124,32 +102,11 @@ def threshold_of(eps: float | None, threshold: float | None) -> float:
     return limit
 
 
-DEDUP_PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # Abbas et al. (2023): spherical k-means, farthest from the centroid first, any earlier row removes, > 1 - eps.
-    "semdedup": {
-        "mode": "clustered",
-        "clustering": Clustering(clusters=50_000, probes=0, iterations=100, seed=1234),
-        "priority": "hard",
-        "removal": "published",
-        "strict": True,
-        "eps": 0.07,
-    },
-    # NVIDIA NeMo Curator's of the same: >= 1 - eps, a smaller eps, more rounds of k-means.
-    "semdedup-nemo": {
-        "mode": "clustered",
-        "clustering": Clustering(probes=0, iterations=300),
-        "priority": "hard",
-        "removal": "published",
-        "strict": False,
-        "eps": 0.01,
-    },
-    # Components at a cosine of 0.94, every pair compared.
-    "dedup-clip94": {"mode": "exact", "removal": "component", "strict": False, "threshold": 0.94, "priority": UID},
-}
+DEDUP_PRESETS = ("semdedup", "semdedup-nemo", "dedup-clip94")
 
 
 def dedup_preset(name: str) -> dict[str, Any]:
-    """The arguments of `pycurate.dedup` for a published setting.
+    """The arguments of `pycurate.dedup` for a published setting, which is that of the recipe of this name.
 
     Parameters
     ----------
@@ -163,4 +120,10 @@ def dedup_preset(name: str) -> dict[str, Any]:
     """
     if name not in DEDUP_PRESETS:
         raise unknown_name("preset", name, DEDUP_PRESETS)
-    return dict(DEDUP_PRESETS[name])
+    recipe = build_preset(name, {"embedding": "any"})
+    assert recipe is not None
+    (step,) = recipe.steps
+    assert isinstance(step, SemanticDedup)
+    chosen: dict[str, Any] = {"mode": step.mode, "removal": step.removal, "strict": step.strict, "eps": step.eps}
+    chosen["priority"] = UID if step.keep == "lowest_uid" else step.keep
+    return {**chosen, "clustering": step.clustering} if step.mode == "clustered" else chosen

@@ -54,12 +54,13 @@ def export_parquet(
 
     Every file has the name, the columns, the types and the order of rows that it has in the pool; files without a kept
     row are left out. A row is written once, however often the subset has its uid, so that the output is a pool itself
-    and the subset still says how many copies are meant. A killed call continues when repeated.
+    and the subset still says how many copies are meant. Of a pool of image files, which has none, ``uid`` and ``key``,
+    the path, are written. A killed call continues when repeated.
 
     Parameters
     ----------
     pool
-        A pool with parquet files, or its path or URL.
+        A pool with parquet files or of image files, or its path or URL.
     subset
         Uids, or the path of a subset file.
     out
@@ -92,9 +93,10 @@ def _parquet_files(pool: Pool) -> dict[str, list[Shard]]:
     """The shards of each parquet file, by its path in the pool, in the order of their rows."""
     files: dict[str, list[Shard]] = {}
     for shard in sorted(pool.shards, key=lambda shard: shard.start):
-        if shard.table is None:
+        if shard.table is None and shard.image_files is None:
             raise InputError(f"pool: shard {shard.name} has no parquet file, so there is no metadata to write")
-        files.setdefault(shard.table.path, []).append(shard)
+        path = f"{shard.name}.parquet" if shard.table is None else shard.table.path
+        files.setdefault(path, []).append(shard)
     return dict(sorted(files.items()))
 
 

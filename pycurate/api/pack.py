@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from pycurate.kernels.uid import format_hex
 from pycurate.ops.dedup.contamination import GRAM_LENGTHS, caption_grams, caption_keys
 from pycurate.ops.dedup.exact import missing_keys
 from pycurate.ops.dedup.perceptual import PerceptualHashes, perceptual_hashes
+from pycurate.pipeline.image_index import images_at_hand
 from pycurate.types import UID_DTYPE
 
 
@@ -119,8 +120,11 @@ def build_pack(
     folder = claim_out(Path(out).absolute())
     for path in (folder / PACK_NAME, *folder.glob("*.npy"), *folder.glob("*.parquet")):
         path.unlink(missing_ok=True)
-    made = _Gathered(source, folder)
-    files, facts = made.write(progress or NoProgress())
+    with ExitStack() as stack:
+        if source.pool is not None:
+            source = replace(source, pool=stack.enter_context(images_at_hand(source.pool)))
+        made = _Gathered(source, folder)
+        files, facts = made.write(progress or NoProgress())
     facts |= {"name": name or Path(source.root.rstrip("/")).stem, "source": source.root}
     return PackReport(finish_pack(folder, files, facts | {"embeddings": made.embedding_facts(stated)}))
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from pycurate.api.plan_report import DiskPlan, Plan, PlanStep, ReadPlan
 from pycurate.api.plan_sample import Sample, estimate_time, sample_scan
 from pycurate.api.run import run_memory
 from pycurate.api.settings import Settings, processes_pay, settle
 from pycurate.engine import LocalEngine
+from pycurate.io.images import TARS_SEARCHED
 from pycurate.io.pool import Pool
 from pycurate.io.store import RUN_MARKER
+from pycurate.pipeline.image_index import images_at_hand
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, ScanTask, column_sets
 from pycurate.pipeline.step import Needs, Step
 from pycurate.pipeline.workspace import Workspace
@@ -68,10 +73,14 @@ def plan(
     folder = None if out is None else Path(out)
     scanner, tasks = _tasks(opened, sets, memory.block_rows, folder, workers)
     processes = settings.processes
-    if processes is None:
-        processes = processes_pay(scanner, tasks, workers)
+    with ExitStack() as stack:
+        if any(s.needs.images for s in scanner.missing_of(tasks)):
+            # As many tars as are searched for examples: an estimate must not wait for all.
+            scanner = replace(scanner, pool=stack.enter_context(images_at_hand(opened, TARS_SEARCHED)))
+        if processes is None:
+            processes = processes_pay(scanner, tasks, workers)
+        sample = sample_scan(scanner, tasks, workers, processes, sample_seconds)
     memory = replace(memory, processes=workers if processes else 0)
-    sample = sample_scan(scanner, tasks, workers, processes, sample_seconds)
     rows_left = sum(opened.shard(task.shard).rows for task in tasks)
     sampled = sample_seconds > 0
     time = estimate_time(sample, opened.rows, rows_left, workers, processes, len(tasks)) if sampled else None
@@ -146,6 +155,11 @@ def _disk_plan(
     fits = [step for step in steps if step.fits]
     names_partners = any(isinstance(step, DedupStep) for step in steps)
     scratch_row_bytes = sum(step.scratch_row_bytes for step in fits) + GROUP_SCRATCH_ROW_BYTES * names_partners
+    infos = scanner.pool.embeddings
+    for step in fits:
+        for name in step.fit_needs().embeddings:
+            row_bytes = infos[name].dimension * _item_bytes(infos[name].dtype)
+            scratch_row_bytes += step.scratch_embeddings * row_bytes
     return DiskPlan(
         uid_bytes=uids,
         score_bytes=scores,
@@ -158,6 +172,10 @@ def _disk_plan(
         artefact_bytes=sum(step.artefact_row_bytes for step in fits) * rows,
         groups_bytes=GROUP_ROW_BYTES * rows * names_partners,
     )
+
+
+def _item_bytes(element: str) -> int:
+    return int(np.dtype("uint16" if element == "bfloat16" else element).itemsize)
 
 
 def _free_bytes(folder: Path) -> int:

@@ -34,6 +34,7 @@ from pycurate.kernels import active_isa
 from pycurate.pipeline.decide import Decider
 from pycurate.pipeline.external_sort import merge_runs, write_run
 from pycurate.pipeline.groups import DuplicateGroups, StepGroups
+from pycurate.pipeline.image_index import needs_index, with_image_index
 from pycurate.pipeline.ledger import FORMAT as ledger_format
 from pycurate.pipeline.ledger import write_ledger
 from pycurate.pipeline.scan import UID_COLUMN, ColumnSet, Scanner, column_sets, scan_shard
@@ -176,10 +177,11 @@ class _Run:
         engine = LocalEngine(self.settings.workers, processes=False)
         memory = run_memory(self.settings, sets)
         fingerprints = self._fingerprints(engine, shards)
+        seen = self._with_images(sets, fingerprints)
         key = digest(
             pycurate.__version__,
             self.settings.recipe.key,
-            fingerprints,
+            seen,
             self.options.allow_duplicate_uids,
             self.options.report,
         )
@@ -189,7 +191,7 @@ class _Run:
             path.unlink(missing_ok=True)
         self._scan(workspace, sets, memory, shards, fingerprints)
         decider = Decider(
-            workspace, self.settings.recipe.steps, sets, fingerprints, {s.name: s.rows for s in shards}, engine.ordered,
+            workspace, self.settings.recipe.steps, sets, seen, {s.name: s.rows for s in shards}, engine.ordered,
             memory.worker_bytes, self.settings.pool,
         )  # fmt: skip
         with self._stage("fit") as stage:
@@ -223,6 +225,13 @@ class _Run:
                 self.progress.advance(shard.rows)
         return found
 
+    def _with_images(self, sets: Sequence[ColumnSet], fingerprints: dict[str, str]) -> dict[str, str]:
+        """What a run depends on of each shard: its fingerprint, and that of images outside of it that steps look at."""
+        images = self.settings.pool.images_fingerprint
+        if not images or not any(s.needs.images for s in sets):
+            return fingerprints
+        return {shard: digest(mark, images) for shard, mark in fingerprints.items()}
+
     def _finished(self, key: str) -> records.Manifest | None:
         """The manifest of the very same run, where it is whole."""
         try:
@@ -242,6 +251,11 @@ class _Run:
     ) -> None:
         scanner = Scanner(self.settings.pool, workspace, tuple(sets), memory.block_rows)
         tasks = [t for s in shards if (t := scanner.missing(s, fingerprints[s.name])) is not None]
+        if any(s.needs.images for s in scanner.missing_of(tasks)) and needs_index(scanner.pool):
+            with self._stage("index images", len(scanner.pool.image_tars)):
+                folder = workspace.root / "images"
+                advance = self.progress.advance
+                scanner = replace(scanner, pool=with_image_index(scanner.pool, folder, memory.worker_bytes, advance))
         processes = self.settings.processes
         if processes is None:
             processes = processes_pay(scanner, tasks, self.settings.workers)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pycurate.engine.memory import BASE_BYTES, default_memory_bytes
 from pycurate.kernels.arrays import require_option, thread_count_of
+from pycurate.kernels.device import device_of
 from pycurate.kernels.join import Precision
 from pycurate.kernels.rowwise import Metric
 from pycurate.pipeline.block_join import RowSource, SimilarityJoin, Source
@@ -24,6 +25,7 @@ def similarity_join(
     precision: Precision = "exact",
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> SimilarityJoin:
     """Open or continue a join of rows that may be larger than memory; its methods ask the questions.
@@ -45,6 +47,9 @@ def similarity_join(
         (m, d) likewise, to join the source with; by default it is joined with itself.
     metric, precision, threads, dtype
         As in `pycurate.pairs_above`. Neither precision nor threads changes an answer.
+    device
+        ``"cpu"``, the default; ``"cuda"``, ``"cuda:1"`` or ``"auto"``: blocks are compared on a GPU, whose memory must
+        hold two of them. No answer changes.
     memory_bytes
         Cap on what the process takes, clean pages of files not counted; by default half of what is allowed. 160 MiB of
         it are the interpreter's and its libraries', and 128 bytes are held for every row.
@@ -79,6 +84,5 @@ def similarity_join(
             "convert one of them on purpose"
         )
     limit = default_memory_bytes() if memory_bytes is None else memory_bytes
-    return SimilarityJoin(
-        rows, other, Path(out), metric, precision, limit - BASE_BYTES, thread_count_of(threads), progress
-    )
+    count, place = thread_count_of(threads), device_of(device)
+    return SimilarityJoin(rows, other, Path(out), metric, precision, limit - BASE_BYTES, count, progress, place)

@@ -13,7 +13,7 @@ from pycurate.cli.terminal import progress_bars, show
 from pycurate.errors import InputError
 
 if TYPE_CHECKING:
-    from pycurate.api.dedup_settings import Clustering
+    from pycurate.pipeline.cluster_join import Clustering
 
 _RUN = "run"
 
@@ -75,6 +75,9 @@ def dedup(
     plan: Annotated[bool, typer.Option("--plan", help="Say what it takes and stop.")] = False,
     memory: MemoryOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu (default), cuda, cuda:1 or auto: of exact mode. The same files.")
+    ] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,6 +97,8 @@ def dedup(
     settings |= {name: value for name, value in given.items() if value is not None}
     if clusters is not None or probes is not None:
         settings["clustering"] = _clustering(settings.get("clustering"), clusters, probes)
+    if append is not None and device is not None:
+        raise InputError("--device: not with --append, which compares on the CPU")
     if append is not None and (settings or plan):
         named = ", ".join(f"--{name.replace('_', '-')}" for name in settings) or "--plan"
         raise InputError(f"{named}: not with --append, which goes on as the earlier run began")
@@ -107,7 +112,7 @@ def dedup(
         if append is not None:
             result = dedup_append(pool, out, append, progress=progress, **settings)
         else:
-            result = run_dedup(pool, out, progress=progress, **settings)
+            result = run_dedup(pool, out, device=device, progress=progress, **settings)
     show(result, as_json)
 
 
@@ -115,7 +120,7 @@ def _clustering(preset: Clustering | None, clusters: int | None, probes: str | N
     """That of the preset, or the default, with what was given."""
     from dataclasses import replace
 
-    from pycurate.api.dedup_settings import Clustering
+    from pycurate.pipeline.cluster_join import Clustering
 
     made = preset or Clustering()
     if clusters is not None:

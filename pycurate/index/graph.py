@@ -131,7 +131,7 @@ class KnnGraph:
         self,
         out: str | os.PathLike[str] | None = None,
         *,
-        keep: Literal["union", "mutual"] = "union",
+        keep: Literal["union", "mutual", "sum"] = "union",
         edges_in_memory: int = EDGES_IN_MEMORY,
     ) -> KnnGraph:
         """The graph with every edge in both directions, each row's neighbours rising.
@@ -143,17 +143,18 @@ class KnnGraph:
             first written there in order of the rows they begin at, and then merged range by range. In memory by
             default.
         keep
-            ``"union"``: edges found from either end; ``"mutual"``: only those found from both.
+            ``"union"``: edges found from either end; ``"mutual"``: only those found from both; ``"sum"``: the union,
+            the weights of both directions added (W + Wᵀ), so that an edge found from both ends weighs twice.
         edges_in_memory
             Edges that are sorted at a time, and so how much memory it takes (40 bytes each). The result does not
             depend on it.
 
         Notes
         -----
-        A similarity is the same bits from both ends, so it does not matter whose weight is taken.
+        A similarity is the same bits from both ends, so it does not matter whose weight ``union`` and ``mutual`` take.
         """
-        if keep not in ("union", "mutual"):
-            raise InputError(f"keep: expected 'union' or 'mutual', got {keep!r}")
+        if keep not in ("union", "mutual", "sum"):
+            raise InputError(f"keep: expected 'union', 'mutual' or 'sum', got {keep!r}")
         if out is None:
             parts = list(self._symmetric_parts(keep, edges_in_memory, np.empty))
             indptr = np.zeros(len(self) + 1, np.uint64)
@@ -171,35 +172,41 @@ class KnnGraph:
     ) -> Iterator[tuple[NDArray[np.uint64], NDArray[Any], NDArray[Any]]]:
         """Degrees, indices and weights of consecutive ranges of rows."""
         arriving = np.zeros(len(self) + 1, np.uint64)  # where the reversed edges of each row begin
-        for start in range(0, self.edges, EDGES_IN_MEMORY):
-            ends = self.indices[start : start + EDGES_IN_MEMORY].astype(np.int64)
+        for start in range(0, self.edges, edges_in_memory):
+            ends = self.indices[start : start + edges_in_memory].astype(np.int64)
             arriving[1:] += np.bincount(ends, minlength=len(self)).astype(np.uint64)
         np.cumsum(arriving, out=arriving)
         ranges = list(_row_ranges(self.indptr + arriving, edges_in_memory))
         kind = np.dtype([("row", self.indices.dtype), ("col", self.indices.dtype), ("weight", self.weights.dtype)])
         reversed_edges = allocate(self.edges, kind)
-        self._scatter(reversed_edges, arriving, ranges)
+        self._scatter(reversed_edges, arriving, ranges, edges_in_memory)
         for first, last in ranges:
             part = slice(int(self.indptr[first]), int(self.indptr[last]))
             back = reversed_edges[int(arriving[first]) : int(arriving[last])]
             row = np.concatenate([_rows_of(self.indptr, first, last), back["row"].astype(np.int64)])
             col = np.concatenate([self.indices[part], back["col"]])
             weight = np.concatenate([self.weights[part], back["weight"]])
-            order = np.lexsort((col, row))
+            order = _edge_order(row - first, col)
             row, col, weight = row[order], col[order], weight[order]
             again = np.zeros(len(row), np.bool_)
             again[1:] = (row[1:] == row[:-1]) & (col[1:] == col[:-1])
-            kept = ~again if keep == "union" else again
+            if keep == "sum":
+                weight[:-1][again[1:]] += weight[1:][again[1:]]
+            kept = again if keep == "mutual" else ~again
             degrees = np.bincount(row[kept] - first, minlength=last - first).astype(np.uint64)
             yield degrees, col[kept], weight[kept]
 
     def _scatter(
-        self, reversed_edges: NDArray[Any], arriving: NDArray[np.uint64], ranges: list[tuple[int, int]]
+        self,
+        reversed_edges: NDArray[Any],
+        arriving: NDArray[np.uint64],
+        ranges: list[tuple[int, int]],
+        edges_in_memory: int,
     ) -> None:
         """Write every edge, reversed, to the place of the range of rows it then begins in."""
         bounds = np.array([first for first, _ in ranges[1:]], np.int64)
         filled = [int(arriving[first]) for first, _ in ranges]
-        for first, last in _row_ranges(self.indptr, EDGES_IN_MEMORY):
+        for first, last in _row_ranges(self.indptr, edges_in_memory):
             part = slice(int(self.indptr[first]), int(self.indptr[last]))
             ends = self.indices[part]
             edges = np.empty(len(ends), reversed_edges.dtype)
@@ -213,6 +220,8 @@ class KnnGraph:
                 place = filled[number]
                 reversed_edges[place : place + count] = edges[order[start : start + count]]
                 filled[number], start = place + count, start + count
+            if isinstance(reversed_edges, np.memmap):
+                reversed_edges.flush()  # pages that are not written yet take memory
 
 
 class GraphWriter:
@@ -284,3 +293,10 @@ def _row_ranges(indptr: NDArray[np.uint64], edges: int) -> Iterator[tuple[int, i
 def _rows_of(indptr: NDArray[np.uint64], first: int, last: int) -> NDArray[np.int64]:
     """The row of each edge of a range of rows."""
     return np.repeat(np.arange(first, last), np.diff(indptr[first : last + 1]).astype(np.int64))
+
+
+def _edge_order(row: NDArray[np.int64], col: NDArray[Any]) -> NDArray[np.int64]:
+    """By row, then by column; equal edges as they stand. One sort of both in a word is 8 times faster than two."""
+    if col.dtype != np.uint32 or (len(row) and int(row.max()) >> 32):
+        return np.lexsort((col, row))
+    return np.argsort(row.astype(np.uint64) << np.uint64(32) | col, kind="stable")

@@ -9,25 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError
+from pycurate.index.kmeans_start import KMeansMetric, Start, starting_rows
 from pycurate.index.rows import Rows, check_count
-from pycurate.index.sampling import drawn_rows, seeded_keys, uniforms
+from pycurate.index.sampling import drawn_rows, seeded_keys
 from pycurate.kernels.fused_similarity import nearest
-from pycurate.kernels.rowwise import pair_similarity, row_statistics
-
-KMeansMetric: TypeAlias = Literal["cosine", "l2"]
-Start: TypeAlias = Literal["random", "k-means++"]
+from pycurate.kernels.rowwise import row_statistics
 
 SAMPLE_PER_CENTROID = 256
 """Training rows for each centroid: more change a centroid by less than its own spread / sqrt(256)."""
 BLOCK_ROWS = 4096
 """Rows whose sums are added up before they join the total; part of the definition of a centroid's bits."""
-_PLUS_STREAM, _EMPTY_STREAM = 2, 3
+_EMPTY_STREAM = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +104,10 @@ def kmeans(
     init
         ``"random"``: k of the drawn rows. ``"k-means++"`` (Arthur and Vassilvitskii, 2007): each next centroid is a row
         drawn in proportion to its distance from the nearest so far; better where clusters are few and apart, but
-        reads the sample k times, so for k up to some hundred.
+        reads the sample k times, so for k up to some hundred. ``"k-means||"`` (Bahmani et al., 2012): five rounds, in
+        each of which rows are drawn independently, about 2 k of them, in proportion to their distance from those
+        drawn before; of all of these, each weighing as many rows as it is nearest to, k-means++ chooses k. Reads the
+        sample five times and the some 10 k drawn rows k times: for k up to some thousand.
     seed
         The draws follow from it alone.
 
@@ -125,7 +126,8 @@ def kmeans(
     TypeError, ValueError
         ``x`` is not such an array.
     """
-    _check(k, metric, iterations, tolerance, init)
+    check_count("k", k)
+    check_kmeans(metric, iterations, tolerance, init)
     rows = Rows.of("x", x, dtype)
     count = SAMPLE_PER_CENTROID * k if sample is None else sample
     check_count("sample", count)
@@ -135,9 +137,9 @@ def kmeans(
             f"k: expected at most the {usable:,} rows to train on that can be judged, got {k:,}; of {len(rows):,} rows "
             f"{usable + len(sampled.unjudged):,} were drawn: lower k, raise sample or give more rows"
         )
-    points, first = sampled.points, sampled.drawn_first[:k]
-    centroids = points[first] if init == "random" else _spread_rows(points, k, metric, int(first[0]), seed, threads)
-    training = _Lloyd(points, centroids, metric, seed, threads)
+    points = sampled.points
+    begins = points[starting_rows(points, k, init, metric, sampled.drawn_first, seed, threads)]
+    training = _Lloyd(points, begins, metric, seed, threads)
     converged = training.run(iterations, tolerance)
     return KMeans(
         training.centroids,
@@ -205,13 +207,13 @@ def assign(
     return Assignment(joined, np.concatenate(similarities), np.flatnonzero(joined < 0))
 
 
-def _check(k: int, metric: str, iterations: int, tolerance: float, init: str) -> None:
-    check_count("k", k)
+def check_kmeans(metric: str, iterations: int, tolerance: float, init: str) -> None:
+    """InputError unless they are as `kmeans` says."""
     check_count("iterations", iterations, least=0)
     if metric not in ("cosine", "l2"):
         raise InputError(f"metric: expected 'cosine' or 'l2', got {metric!r}")
-    if init not in ("random", "k-means++"):
-        raise InputError(f"init: expected 'random' or 'k-means++', got {init!r}")
+    if init not in get_args(Start):
+        raise InputError(f"init: expected 'random', 'k-means++' or 'k-means||', got {init!r}")
     if not 0 <= tolerance < 1:
         raise InputError(f"tolerance: expected a share of at least 0 and below 1, got {tolerance}")
 
@@ -344,23 +346,3 @@ def _scaled(rows: NDArray[np.float32], otherwise: NDArray[np.float32]) -> NDArra
     with np.errstate(all="ignore"):
         scaled = (rows / norms[:, None]).astype(np.float32)
     return np.where(good[:, None], scaled, otherwise)
-
-
-def _spread_rows(
-    points: NDArray[np.float32], k: int, metric: KMeansMetric, first: int, seed: int, threads: int | None
-) -> NDArray[np.float32]:
-    """k-means++: each next row is drawn with probability in proportion to its distance from the nearest so far."""
-    chosen = [first]
-    distances = np.full(len(points), np.inf)
-    draws = uniforms(np.arange(k, dtype=np.uint64), seed, _PLUS_STREAM)
-    for number in range(1, k):
-        to_last = pair_similarity(np.broadcast_to(points[chosen[-1]], points.shape), points, metric, threads=threads)
-        distances = np.minimum(distances, (1 - to_last if metric == "cosine" else -to_last).astype(np.float64))
-        reached = np.cumsum(distances)
-        if reached[-1] > 0:
-            row = int(np.searchsorted(reached, draws[number] * reached[-1], side="right"))
-            chosen.append(min(row, len(points) - 1))
-        else:  # only copies of chosen rows are left
-            chosen.append(int(draws[number] * len(points)))
-    rows: NDArray[np.float32] = points[np.array(chosen)]
-    return rows

@@ -88,7 +88,7 @@ class EvaluationSet:
                     block.uids if has_uids else None,
                     block.columns.get(SHA256_COLUMN),
                     {name: block.embeddings[stored] for name, (stored, _) in self.embeddings.items()},
-                    images_in_order(shard, block.start, block.rows) if shard.tar is not None else None,
+                    images_in_order(shard, block.start, block.rows) if shard.has_images else None,
                 )
 
 
@@ -165,7 +165,7 @@ def _image_files(folder: Path) -> Iterator[Path]:
 
 
 def images_in_order(shard: Shard, start: int, rows: int) -> Iterator[bytes | None]:
-    """Encoded images of some rows of an img2dataset shard, a few at a time; None where a row has none."""
+    """Encoded images of some rows of a shard that has images, a few at a time; None where a row has none."""
     for begin in range(start, start + rows, _IMAGES_HELD):
         wanted = range(begin, min(begin + _IMAGES_HELD, start + rows))
         found = shard.images(wanted)

@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pycurate.arrow import arrow_values
+from pycurate.arrow import arrow_texts, arrow_values
 from pycurate.errors import PoolError
+from pycurate.io.images import KEY_COLUMN
 from pycurate.io.parquet import read_columns
 from pycurate.io.pool import Shard
-from pycurate.kernels.uid import find
+from pycurate.io.uids import UID_COLUMN
+from pycurate.kernels.uid import find, format_hex
 from pycurate.types import UidArray
 
 BLOCK_ROWS = 16_384
@@ -22,9 +24,13 @@ GROUP_ROWS = 1 << 16
 GROUP_BYTES = 64 << 20
 """A row group is written when it has this many rows or bytes; rows of a DataComp pool take some 500 bytes."""
 
+_FILE_SCHEMA = pa.schema([(UID_COLUMN, pa.string()), (KEY_COLUMN, pa.string())])
+
 
 def write_kept_rows(shards: Sequence[Shard], subset: UidArray, file: BinaryIO) -> int:
     """Write the kept rows of one stored parquet file, in order, each once; returns how many.
+
+    Of a shard of image files: their uids and keys, since nothing is stored of them.
 
     Parameters
     ----------
@@ -39,6 +45,8 @@ def write_kept_rows(shards: Sequence[Shard], subset: UidArray, file: BinaryIO) -
         The shards have no parquet file, or it is damaged.
     """
     table = shards[0].table
+    if shards[0].image_files is not None:
+        return _write_kept_files(shards[0], subset, file)
     if table is None:
         raise PoolError("has no parquet file, so no metadata to write", shard=shards[0].name)
     kept = 0
@@ -46,6 +54,21 @@ def write_kept_rows(shards: Sequence[Shard], subset: UidArray, file: BinaryIO) -
         for group in _groups(_kept_batches(shards, subset), table.schema):
             writer.write_table(group)
             kept += group.num_rows
+    return kept
+
+
+def _write_kept_files(shard: Shard, subset: UidArray, file: BinaryIO) -> int:
+    kept = 0
+    with pq.ParquetWriter(file, _FILE_SCHEMA) as writer:
+        for block in shard.blocks((KEY_COLUMN,)):
+            assert block.uids is not None
+            rows = np.flatnonzero(find(subset, block.uids) >= 0)
+            if len(rows):
+                uids = arrow_texts([uid.decode() for uid in format_hex(block.uids[rows])])
+                keys = block.columns[KEY_COLUMN].take(arrow_values(rows))
+                batch = pa.RecordBatch.from_arrays([uids.cast(pa.string()), keys], schema=_FILE_SCHEMA)
+                writer.write_batch(batch)
+                kept += len(rows)
     return kept
 
 

@@ -1,4 +1,4 @@
-"""Images in tars: found by the key of an img2dataset row, or by the uid in a sample's json member."""
+"""Encoded images: in tars, found by the key of an img2dataset row or by the uid of a sample; or each in its file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,8 @@ COMPUTED_TYPES = {IMAGE_BYTES_COLUMN: pa.int64(), SHA256_COLUMN: pa.string()}
 """Columns that every img2dataset pool has: computed from the tar where the parquet file does not store them."""
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif"})
+
+IMAGE_SUFFIXES = tuple(f".{made}" for name in sorted(IMAGE_EXTENSIONS) for made in (name, name.upper()))
 
 LARGEST_IMAGE_BYTES = 64 << 20
 """What is larger is no picture that anybody looks at."""
@@ -58,22 +62,34 @@ class ImageFacts:
         return self.values.take(pc.index_in(keys.cast(pa.large_string()), value_set=self.keys))
 
 
+class ImagePlace(NamedTuple):
+    """Where the encoded bytes of an image lie: in a tar, or a file of their own."""
+
+    path: str
+    offset: int
+    size: int
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedImages:
-    """Images of some rows in order: iterating reads one after the other from the tar, and holds none."""
+    """Images of some rows in order: iterating reads one after the other, and holds none. One file is open at a time."""
 
     store: Store
-    tar: str
-    members: Sequence[TarMember | None]
+    places: Sequence[ImagePlace | None]
 
     def __iter__(self) -> Iterator[bytes | None]:
         """Encoded bytes; None where there is no image. Of one that is larger than any picture, only the beginning."""
-        with self.store.reader(self.tar) as reader:
-            for member in self.members:
-                if member is None:
+        path: str | None = None
+        with ExitStack() as opened:
+            for place in self.places:
+                if place is None:
                     yield None
-                else:
-                    yield reader.read(member.offset, min(member.size, LARGEST_IMAGE_BYTES + 1))
+                    continue
+                if place.path != path:
+                    opened.close()
+                    path = place.path
+                    reader = opened.enter_context(self.store.reader(path))
+                yield reader.read(place.offset, min(place.size, LARGEST_IMAGE_BYTES + 1))
 
 
 def image_facts(store: Store, tar: str, column: str) -> ImageFacts:
@@ -86,14 +102,20 @@ def image_facts(store: Store, tar: str, column: str) -> ImageFacts:
     if column == IMAGE_BYTES_COLUMN:
         return ImageFacts(keys, arrow_values(np.array([member.size for member in members], np.int64)))
     with store.reader(tar) as reader:
-        digests = [_sha256(reader, member) for member in members]
+        digests = [_sha256(reader, member.offset, member.size) for member in members]
     return ImageFacts(keys, arrow_texts(digests).cast(COMPUTED_TYPES[column]))
 
 
-def _sha256(reader: RangeReader, member: TarMember) -> str:
+def file_sha256(store: Store, path: str) -> str:
+    """64 hex digits of the sha256 of a file's bytes."""
+    with store.reader(path) as reader:
+        return _sha256(reader, 0, reader.size)
+
+
+def _sha256(reader: RangeReader, offset: int, size: int) -> str:
     state = hashlib.sha256()
-    for start in range(0, member.size, _DIGEST_READ_BYTES):
-        state.update(reader.read(member.offset + start, min(_DIGEST_READ_BYTES, member.size - start)))
+    for start in range(0, size, _DIGEST_READ_BYTES):
+        state.update(reader.read(offset + start, min(_DIGEST_READ_BYTES, size - start)))
     return state.hexdigest()
 
 
@@ -124,7 +146,7 @@ def images_by_uid(store: Store, tars: Sequence[str], uids: Mapping[int, str]) ->
                 facts = sample.get("json")
                 if image is None or facts is None or facts.size > _LARGEST_JSON_BYTES:
                     continue
-                row = rows.get(_uid_in(reader.read(facts.offset, facts.size)))
+                row = rows.get(uid_in(reader.read(facts.offset, facts.size)))
                 if row is not None and row not in found:
                     wanted[row] = image
         found |= _read_images(store, tar, wanted)
@@ -173,7 +195,8 @@ def _read_images(store: Store, tar: str, members: Mapping[int, TarMember]) -> di
         }
 
 
-def _uid_in(facts: bytes) -> str:
+def uid_in(facts: bytes) -> str:
+    """The lower-case uid in the json member of a sample; empty where there is none."""
     try:
         return str(json.loads(facts)["uid"]).lower()
     except (ValueError, KeyError, TypeError):

@@ -6,20 +6,22 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pyarrow as pa
 
 from pycurate.errors import InputError, PoolError
-from pycurate.io.images import COMPUTED_TYPES, KEY_COLUMN, STATUS_COLUMN, TARS_SEARCHED
+from pycurate.io.fingerprint import listing_fingerprint
+from pycurate.io.image_files import FILE_TYPES, ImageFiles
+from pycurate.io.images import COMPUTED_TYPES, IMAGE_SUFFIXES, KEY_COLUMN, STATUS_COLUMN, TARS_SEARCHED
 from pycurate.io.layouts import LayoutName, Part, detect_layout, parts_of
 from pycurate.io.names import find_column, unknown_name
 from pycurate.io.npy import Matrix, read_npy_matrix
 from pycurate.io.npz import read_npz_matrices
 from pycurate.io.parquet import ParquetTable, embedding_columns, read_footer
 from pycurate.io.shard import MAX_SHARD_ROWS, Embedding, Shard
-from pycurate.io.store import Store
+from pycurate.io.store import FileInfo, Store
 from pycurate.io.uids import UID_COLUMN, is_text
 
 __all__ = ["MAX_SHARD_ROWS", "EmbeddingInfo", "Pool", "Shard", "UidSource", "open_pool"]
@@ -46,7 +48,7 @@ class Pool:
     root
         Local path or URL.
     layout
-        datacomp, img2dataset, clip_retrieval or plain.
+        datacomp, img2dataset, clip_retrieval, plain or images.
     shards
         Sorted by name; their rows are known from parquet footers and npy headers.
     columns
@@ -60,6 +62,10 @@ class Pool:
         ``column``: the text column ``uid``; ``path``: made from the row's place.
     damaged
         What is wrong with the shards that could not be opened; empty unless opened with ``strict=False``.
+    image_tars
+        The tars beside a datacomp pool with a uid column, whose samples are found by uid; empty for other pools.
+    images_fingerprint
+        A hash that changes when one of them does, by name, size and time of modification (or ETag).
     """
 
     root: str
@@ -71,6 +77,8 @@ class Pool:
     partial_columns: tuple[str, ...] = ()
     partial_embeddings: tuple[str, ...] = ()
     damaged: tuple[PoolError, ...] = ()
+    image_tars: tuple[str, ...] = ()
+    images_fingerprint: str = ""
     _by_name: dict[str, Shard] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +88,11 @@ class Pool:
     def rows(self) -> int:
         """Rows of all shards."""
         return sum(shard.rows for shard in self.shards)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a step can look at images: of the shards' own tars, or of those beside a datacomp pool."""
+        return bool(self.image_tars) or any(shard.has_images for shard in self.shards)
 
     def shard(self, name: str) -> Shard:
         """The shard of that name; InputError when there is none."""
@@ -118,7 +131,8 @@ def open_pool(
 
     No column and no matrix is read. Layouts are tried in this order: clip_retrieval (``img_emb/img_emb_0.npy``),
     datacomp (``<32 hex>.parquet``, or a parquet beside an npz of the same stem), img2dataset (``00000.tar`` beside
-    ``00000.parquet``), plain (any ``.npy`` or ``.parquet``). Other files are ignored, as are names that begin with a
+    ``00000.parquet``), plain (any ``.npy`` or ``.parquet``); a folder without any file of these is a pool of its image
+    files (images). Other files are ignored, as are names that begin with a
     dot or an underscore and the output folders of runs.
 
     Parameters
@@ -143,12 +157,16 @@ def open_pool(
     store = Store.at(path)
     if not store.exists():
         raise PoolError(f"pool: {store.root!r} does not exist")
+    listed: Mapping[str, FileInfo] = {}
     files: Collection[str]
     if store.is_file():
         files = {store.root.replace(os.sep, "/").rsplit("/", 1)[-1]}
         store = store.folder()
     else:
-        files = store.files().keys()
+        listed = store.files()
+        if layout == "images" or (layout is None and not listed):
+            listed = store.files(IMAGE_SUFFIXES)
+        files = listed.keys()
     layout = layout or detect_layout(files, store.root)
     parts = parts_of(layout, files, store.root)
     inspected, damaged = _inspect_all(store, parts, frozenset(bfloat16))
@@ -159,8 +177,8 @@ def open_pool(
         first = min(damaged, key=lambda error: error.shard or "")
         others = f" ({len(damaged) - 1} other shards are wrong too; see `pycurate doctor`)" if damaged[1:] else ""
         raise PoolError(first.message + others, shard=first.shard, row=first.row)
-    tars = sorted(path for path in files if path.endswith(".tar")) if layout == "datacomp" else []
-    pool = _assembled(store, layout, inspected, uid_source, damaged, tuple(tars[:TARS_SEARCHED]))
+    tars = {path: info for path, info in listed.items() if path.endswith(".tar")} if layout == "datacomp" else {}
+    pool = _assembled(store, layout, inspected, uid_source, damaged, tars)
     unknown = sorted(set(bfloat16) - set(pool.embeddings) - set(pool.partial_embeddings))
     if unknown and not damaged:
         raise unknown_name("embedding", unknown[0], pool.embeddings)
@@ -181,7 +199,7 @@ class _Inspected:
     @property
     def files(self) -> tuple[str, ...]:
         part = self.part
-        found = {part.table, part.npz, part.tar, *part.npy.values()}
+        found = {part.table, part.npz, part.tar, *part.npy.values(), *part.images}
         return tuple(sorted(path for path in found if path is not None))
 
 
@@ -222,7 +240,7 @@ def _inspect(store: Store, part: Part, bfloat16: frozenset[str]) -> _Inspected:
         for column in (KEY_COLUMN, STATUS_COLUMN):
             if column not in table.column_bytes:
                 raise PoolError(f"{table.path}: has no column {column!r}, by which img2dataset joins rows and images")
-    return _Inspected(part, next(iter(counts.values()), 0), table, matrices)
+    return _Inspected(part, next(iter(counts.values()), len(part.images)), table, matrices)
 
 
 def _of_one_kind(inspected: Sequence[_Inspected]) -> tuple[list[_Inspected], list[PoolError]]:
@@ -276,10 +294,12 @@ def _assembled(
     inspected: Sequence[_Inspected],
     uid_source: UidSource,
     damaged: Sequence[PoolError],
-    tars: tuple[str, ...],
+    tars: Mapping[str, FileInfo],
 ) -> Pool:
     schemas = [i.table.schema for i in inspected if i.table is not None]
     types = _common_types(schemas) if len(schemas) == len(inspected) else {}
+    if layout == "images":
+        types = dict(FILE_TYPES)
     if layout == "img2dataset" and types:
         types |= {name: kind for name, kind in COMPUTED_TYPES.items() if name not in types}
     embeddings = _common_names([i.matrices for i in inspected])
@@ -287,7 +307,11 @@ def _assembled(
         name: EmbeddingInfo(inspected[0].matrices[name].dimension, inspected[0].matrices[name].dtype)
         for name in embeddings
     }
+    by_uid = tuple(sorted(tars)) if uid_source == "column" else ()
+    tar_bytes, rows = sum(info.size for info in tars.values()), sum(i.rows for i in inspected)
     shards = [s for i in inspected for s in _shards_of(store, i, types, uid_source == "column", tars)]
+    if by_uid:
+        shards = [replace(s, image_bytes=tar_bytes * s.rows // max(1, rows)) for s in shards]
     return Pool(
         root=store.root,
         layout=layout,
@@ -298,11 +322,13 @@ def _assembled(
         partial_columns=tuple(sorted({name for s in schemas for name in s.names} - set(types))),
         partial_embeddings=tuple(sorted(_names(i.matrices for i in inspected) - set(embeddings))),
         damaged=tuple(sorted(damaged, key=lambda error: error.shard or "")),
+        image_tars=by_uid,
+        images_fingerprint=listing_fingerprint(tars) if by_uid else "",
     )
 
 
 def _shards_of(
-    store: Store, item: _Inspected, types: Mapping[str, pa.DataType], uid_from_column: bool, tars: tuple[str, ...]
+    store: Store, item: _Inspected, types: Mapping[str, pa.DataType], uid_from_column: bool, tars: Collection[str]
 ) -> Iterator[Shard]:
     inflated = any(isinstance(matrix, Matrix) and matrix.deflated_bytes for matrix in item.matrices.values())
     step = max(item.rows, 1) if inflated else MAX_SHARD_ROWS
@@ -319,7 +345,8 @@ def _shards_of(
             types=types,
             uid_from_column=uid_from_column,
             tar=item.part.tar,
-            image_tars=tars,
+            image_tars=tuple(sorted(tars)[:TARS_SEARCHED]),
+            image_files=ImageFiles(store, item.part.images) if item.part.images else None,
         )
 
 

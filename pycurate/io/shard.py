@@ -12,14 +12,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError, PoolError
-from pycurate.io.fingerprint import fingerprint_files
+from pycurate.io.fingerprint import fingerprint_files, listing_fingerprint
+from pycurate.io.image_files import ImageFiles, require_no_embedding
+from pycurate.io.image_index import ImageIndex
 from pycurate.io.images import (
     COMPUTED_TYPES,
     KEY_COLUMN,
+    LARGEST_IMAGE_BYTES,
     SHA256_COLUMN,
     STATUS_COLUMN,
     EncodedImages,
     ImageFacts,
+    ImagePlace,
     TarCheck,
     check_tar,
     image_facts,
@@ -80,13 +84,23 @@ class Shard:
     uid_from_column: bool
     tar: str | None = None
     image_tars: tuple[str, ...] = ()  # tars of a datacomp pool, of which any may hold the image of a row
+    image_bytes: int = 0  # of those tars, the share of this shard's rows
+    image_index: ImageIndex | None = None  # of all of those tars
+    image_files: ImageFiles | None = None  # the rows, where they are files
+
+    @property
+    def has_images(self) -> bool:
+        """Whether ``blocks`` can give images."""
+        return self.tar is not None or self.image_index is not None or self.image_files is not None
 
     def fingerprint(self, verify: bool = False) -> str:
         """A hash that changes when the shard's files do.
 
-        Of each file: relative path, size, time of modification (ETag on object stores) and the first and last 64 KiB;
-        with ``verify`` every byte instead of time and ends.
+        Of each file: relative path, size, time of modification (ETag on object stores) and, except where the files are
+        images, the first and last 64 KiB; with ``verify`` every byte instead of time and ends.
         """
+        if self.image_files is not None and not verify:  # reading the ends of small files would read all of them
+            return listing_fingerprint({path: self.store.info(path) for path in self.files})
         return f"{fingerprint_files(self.store, self.files, verify)}-{self.start}-{self.rows}"
 
     def bytes_to_read(self, columns: Sequence[str], embeddings: Sequence[str], *, uids: bool = False) -> int:
@@ -124,26 +138,33 @@ class Shard:
         uids
             Whether ``Block.uids`` is filled.
         images
-            Whether ``Block.images`` is: the encoded images of the shard's tar by key, in the order of rows, None where
-            a row has none. They are read one by one while the block is looked at, and not held.
+            Whether ``Block.images`` is: the encoded images of the shard's tar by key, or of the index's tars by uid, in
+            the order of rows, None where a row has none. They are read one by one while the block is looked at, and not
+            held.
         block_rows
             The most rows of a block; fewer where 16 MiB would be passed, and at most 1,024 with images.
 
         Raises
         ------
         InputError
-            An unknown column or embedding; images of a shard that has no tar.
+            An unknown column or embedding; images of a shard that has none.
         PoolError
             A file that is damaged, cut, or changed since the pool was opened; a malformed uid; names shard and row.
         """
+        if self.image_files is not None:
+            require_no_embedding(embeddings)
+            named = {column: self._stored_name(column) for column in columns}
+            rows = max(1, min(block_rows, IMAGE_BLOCK_ROWS if images else BLOCK_ROWS))
+            return read_ahead(self.image_files.blocks(self.name, named, uids, images, rows))
         matrices = {name: self._matrix(name) for name in embeddings}
         stored = self._stored_columns(columns, uids)
         if images:
-            if self.tar is None:
+            if not self.has_images:
                 raise InputError(
-                    f"images: shard {self.name} has no tar of images; open the folder that img2dataset wrote"
+                    f"images: shard {self.name} has no tar of images; open the folder that img2dataset wrote, or a "
+                    "datacomp pool with its tars and an index of them"
                 )
-            stored.add(KEY_COLUMN)
+            stored.add(KEY_COLUMN if self.tar is not None else UID_COLUMN)
             block_rows = min(block_rows, IMAGE_BLOCK_ROWS)
         if block_rows < 1:
             raise InputError(f"block_rows: expected at least 1, got {block_rows}")
@@ -154,9 +175,13 @@ class Shard:
     def images(self, rows: Sequence[int]) -> dict[int, bytes]:
         """Encoded bytes of the images of some rows of this shard, where tars hold them; rows without are left out.
 
-        In an img2dataset pool images are found by key; in a datacomp pool by the uid in the json members of the first
-        16 tars of the pool. A tar that cannot be read gives none.
+        In an img2dataset pool images are found by key; in a datacomp pool by uid, with its index in all of its tars,
+        and without it in the json members of the first 16. A tar that cannot be read gives none.
         """
+        if self.image_files is not None:
+            return self.image_files.read(rows)
+        if self.image_index is not None:
+            return self._indexed_images(rows)
         if self.tar is not None:
             keys = self._values_at(rows, KEY_COLUMN)
             return images_by_key(self.store, self.tar, keys)
@@ -174,8 +199,12 @@ class Shard:
             return check_tar(self.store, self.tar, (block.columns for block in blocks), whole=not self._is_split)
 
     def image_bytes_to_read(self, columns: Sequence[str], images: bool = False) -> int:
-        """Bytes of the tar that ``blocks`` reads, and does not hold, to compute these columns or for its images."""
+        """Bytes of tars that ``blocks`` reads, and does not hold, to compute these columns or for its images."""
         stored = {self._stored_name(column) for column in columns}
+        if self.image_files is not None:
+            return self.image_files.total_bytes() if images or SHA256_COLUMN in stored else 0
+        if self.tar is None and images:
+            return self.image_bytes
         if self.tar is None or not (images or SHA256_COLUMN in self._computed(stored)):
             return 0
         return self.store.info(self.tar).size
@@ -222,7 +251,7 @@ class Shard:
                         name: self._values(matrix, arrays, readers.get(name), start, rows)
                         for name, matrix in matrices.items()
                     },
-                    images=self._images(arrays[KEY_COLUMN], members) if images else None,
+                    images=self._images(arrays, members, start) if images else None,
                 )
 
     @contextmanager
@@ -272,9 +301,23 @@ class Shard:
                 f"({error}); write the shards with one schema"
             ) from error
 
-    def _images(self, keys: pa.Array, members: Mapping[str, TarMember]) -> EncodedImages:
+    def _images(self, arrays: Mapping[str, pa.Array], members: Mapping[str, TarMember], start: int) -> EncodedImages:
+        if self.image_index is not None:
+            uids = column_uids(arrays[UID_COLUMN], self.name, start)
+            return EncodedImages(self.store, self.image_index.places(uids))
         assert self.tar is not None
-        return EncodedImages(self.store, self.tar, [members.get(key) for key in keys.to_pylist()])
+        found = [members.get(key) for key in arrays[KEY_COLUMN].to_pylist()]
+        places = [None if m is None else ImagePlace(self.tar, m.offset, m.size) for m in found]
+        return EncodedImages(self.store, places)
+
+    def _indexed_images(self, rows: Sequence[int]) -> dict[int, bytes]:
+        assert self.image_index is not None
+        uids = self._values_at(rows, UID_COLUMN)
+        places = self.image_index.places(column_uids(pa.array(list(uids.values()), pa.string()), self.name, 0))
+        found = {row: place for row, place in zip(uids, places, strict=True) if place is not None}
+        held = {row: place for row, place in found.items() if place.size <= LARGEST_IMAGE_BYTES}
+        images = EncodedImages(self.store, list(held.values()))
+        return {row: image for row, image in zip(held, images, strict=True) if image is not None}
 
     def _values(
         self, matrix: Embedding, arrays: Mapping[str, pa.Array], reader: MatrixReader | None, start: int, rows: int

@@ -80,13 +80,15 @@ class Store:
         """Full path or URL of a file of the pool."""
         return os.path.join(self.root, *path.split("/")) if self.local else f"{self.root}/{path}"
 
-    def files(self) -> dict[str, FileInfo]:
+    def files(self, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, FileInfo]:
         """Every parquet, npy, npz and tar file below the root by relative path (forward slashes), sorted.
+
+        Or, with ``suffixes``, every file whose name ends in one of them.
 
         Names that begin with a dot or an underscore are skipped, with all that lies below them. If the root is itself
         such a file, it is the only one, under its base name; see `folder`.
         """
-        found = dict(self._local_files() if self.local else self._remote_files())
+        found = dict(self._local_files(suffixes) if self.local else self._remote_files(suffixes))
         return dict(sorted(found.items()))
 
     def is_file(self) -> bool:
@@ -169,7 +171,7 @@ class Store:
             raise PoolError(f"pool: {self.root!r} is not a URL that fsspec can read ({error})") from error
         return file_system, root.rstrip("/")
 
-    def _local_files(self) -> Iterator[tuple[str, FileInfo]]:
+    def _local_files(self, suffixes: tuple[str, ...]) -> Iterator[tuple[str, FileInfo]]:
         for folder, folders, names in os.walk(self.root, onerror=_raise):
             folders[:] = [name for name in folders if _visible(name)]
             if RUN_MARKER in names and folder != self.root:
@@ -177,16 +179,20 @@ class Store:
                 continue
             relative = os.path.relpath(folder, self.root).replace(os.sep, "/")
             prefix = "" if relative == "." else relative + "/"
-            for name in _relevant(names):
+            for name in _relevant(names, suffixes):
                 yield prefix + name, self.info(prefix + name)
 
-    def _remote_files(self) -> Iterator[tuple[str, FileInfo]]:
+    def _remote_files(self, suffixes: tuple[str, ...]) -> Iterator[tuple[str, FileInfo]]:
         file_system, root = self._file_system()
         found = {path[len(root) :].lstrip("/"): info for path, info in file_system.find(root, detail=True).items()}
         runs = tuple(path.removesuffix(RUN_MARKER) for path in found if path.endswith("/" + RUN_MARKER))
         for path, info in found.items():
             *folders, name = path.split("/")
-            if all(_visible(folder) for folder in folders) and _relevant([name]) and not path.startswith(runs):
+            if (
+                all(_visible(folder) for folder in folders)
+                and _relevant([name], suffixes)
+                and not path.startswith(runs)
+            ):
                 yield path, _remote_info(info)
 
 
@@ -270,8 +276,8 @@ def _visible(name: str) -> bool:
     return not name.startswith((".", "_"))
 
 
-def _relevant(names: Sequence[str]) -> list[str]:
-    return [name for name in names if _visible(name) and name.endswith(SUFFIXES)]
+def _relevant(names: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
+    return [name for name in names if _visible(name) and name.endswith(suffixes)]
 
 
 def _local_info(status: os.stat_result) -> FileInfo:

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
+from pycurate.kernels.device import cuda_kernels
 from pycurate.kernels.distinct import Floats, Indices
-from pycurate.kernels.join import Precision
+from pycurate.kernels.join import JoinKernels, Precision, kernels_on
 from pycurate.kernels.rowwise import Metric
-from pycurate.kernels.screening import screening_of
+from pycurate.kernels.screening import cuda_screening_of, screening_of
 
 Progress: TypeAlias = Callable[[float], object] | None
-_Operand: TypeAlias = _core.fused_similarity.Operand
 
 OPERAND_ROW_BYTES = 576
 """Bytes a row that a prepared block takes beside one for each of its elements: 101 to 389 measured, d 16 to 1,024."""
@@ -40,33 +40,48 @@ class LeftBlock:
     threads: int
     sample: NDArray[Any]  # (s, d) some of all rows that it is compared with
     compared: int  # how many these are
-    _screening: _core.fused_similarity.Screening | None = field(default=None, init=False)
-    _operand: _Operand | None = field(default=None, init=False)
+    device: int | None = None  # number of the GPU to run on; None: the CPU
+    _screening: Any = field(default=None, init=False)
+    _operand: Any = field(default=None, init=False)
+
+    @property
+    def kernels(self) -> JoinKernels:
+        """The compiled functions that take its operands."""
+        return kernels_on(self.device)
 
     def part(self, rows: slice) -> LeftBlock:
         """Some of the rows, to be prepared on their own but screened alike."""
         part = LeftBlock(
-            self.rows[rows], self.element, self.metric, self.precision, self.threads, self.sample, self.compared
+            self.rows[rows],
+            self.element,
+            self.metric,
+            self.precision,
+            self.threads,
+            self.sample,
+            self.compared,
+            self.device,
         )
         part._screening = self._screening
         if self._operand is not None:
             part._operand = part.operand_of(part.rows)
         return part
 
-    def operands(
-        self, right: NDArray[Any] | None, limit: float | None, neighbors: int | None
-    ) -> tuple[_Operand, _Operand | None]:
+    def operands(self, right: NDArray[Any] | None, limit: float | None, neighbors: int | None) -> tuple[Any, Any]:
         """This block and another as the kernels take them; ``limit`` or ``neighbors`` as in `screening_of`."""
         if self._operand is None:
             if self.metric == "cosine" and self.precision == "exact" and len(self.rows) and len(self.sample):
                 places = np.arange(self.compared) * len(self.sample) // self.compared
                 sides = [(self.rows, self.element, np.arange(len(self.rows))), (self.sample, self.element, places)]
-                self._screening = screening_of(sides, limit, neighbors, self.threads)
+                prepare = screening_of if self.device is None else cuda_screening_of
+                self._screening = prepare(sides, limit, neighbors, self.threads)
             self._operand = self.operand_of(self.rows)
         return self._operand, None if right is None else self.operand_of(right)
 
-    def operand_of(self, rows: NDArray[Any]) -> _Operand:
+    def operand_of(self, rows: NDArray[Any]) -> Any:
         """Rows, prepared to be compared with this block."""
+        if self.device is not None:
+            there = cuda_kernels().Matrix.upload(rows, self.element, self.device)
+            return cuda_kernels().Operand(there, None, self.metric, self.precision, self._screening)
         return _core.fused_similarity.Operand(
             rows, self.element, None, self.metric, self._screening, self.precision, self.threads
         )
@@ -82,36 +97,36 @@ class BlockPair:
     def pairs_above(self, limit: float, max_pairs: int, progress: Progress) -> tuple[Indices, Indices, Floats] | None:
         """Rows, columns and similarities, sorted by (row, col); None where there are more than ``max_pairs``."""
         operands = self.left.operands(self.right, limit, None)
-        return _core.fused_similarity.pairs_above(*operands, limit, max_pairs, self.left.threads, progress)
+        return self.left.kernels.pairs_above(*operands, limit, max_pairs, self.left.threads, progress)
 
     def forest_above(self, limit: float, progress: Progress) -> tuple[Indices, Indices]:
         """Edges (row, col) that span the components of the pairs at or above ``limit``."""
         operands = self.left.operands(self.right, limit, None)
-        return _core.fused_similarity.forest_above(*operands, limit, self.left.threads, progress)
+        return self.left.kernels.forest_above(*operands, limit, self.left.threads, progress)
 
     def spanning_forest_above(self, floor: float, progress: Progress) -> tuple[Indices, Indices, Floats]:
         """The heaviest spanning forest of the pairs: edges (row, col) and their similarities, heaviest first."""
         operands = self.left.operands(self.right, floor, None)
-        return _core.fused_similarity.spanning_forest_above(*operands, floor, self.left.threads, progress)
+        return self.left.kernels.spanning_forest_above(*operands, floor, self.left.threads, progress)
 
     def count_above(
         self, limit: float, weights: tuple[Indices | None, Indices | None], progress: Progress
     ) -> tuple[Indices, Indices | None]:
         """Summed weights of the rows that each row of the left reaches, and of the right."""
         operands = self.left.operands(self.right, limit, None)
-        return _core.fused_similarity.count_above(*operands, limit, *weights, self.left.threads, progress)
+        return self.left.kernels.count_above(*operands, limit, *weights, self.left.threads, progress)
 
     def max_earlier(
         self, ranks: tuple[Indices, Indices | None], floor: float, progress: Progress
     ) -> tuple[Indices, Floats, Indices | None, Floats | None]:
         """Rank and similarity of the most similar row of lower rank, for each row of the left, and of the right."""
         operands = self.left.operands(self.right, floor, None)
-        return _core.fused_similarity.max_earlier(*operands, *ranks, floor, self.left.threads, progress)
+        return self.left.kernels.max_earlier(*operands, *ranks, floor, self.left.threads, progress)
 
     def top_k(self, k: int, progress: Progress, *, both: bool) -> tuple[Indices, Floats, Indices | None, Floats | None]:
         """(a, k) the nearest rows of the right and their similarities; ``both``: and (b, k) those of the left."""
         operands = self.left.operands(self.right, None, k)
-        return _core.fused_similarity.top_k(*operands, k, both, self.left.threads, progress)
+        return self.left.kernels.top_k(*operands, k, both, self.left.threads, progress)
 
 
 def lowest_of_component(n: int, rows: Indices, cols: Indices) -> Indices:

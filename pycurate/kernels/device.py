@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pycurate import _core_cuda
 
-__all__ = ["CudaDevice", "CudaSupport", "cuda_kernels", "cuda_support", "device_of", "on_device"]
+__all__ = ["CudaDevice", "CudaSupport", "cuda_kernels", "cuda_support", "device_of", "lies_on_gpu", "on_device"]
 
 _DLPACK_CUDA = 2
 _DEFAULT_STREAM = 1  # DLPack's number of CUDA's default stream, on which the kernels run
@@ -171,6 +171,11 @@ def on_device(name: str, x: Any, dtype: str | None, device: int) -> _core_cuda.M
     if dtype == "bfloat16" and result.element != "bfloat16":
         raise TypeError(f"{name}: expected bfloat16, got {result.element} on the device; convert it on purpose")
     return result
+
+
+def lies_on_gpu(x: Any) -> bool:
+    """Whether an array is a tensor in CUDA memory."""
+    return _cuda_device(x) is not None
 
 
 def _cuda_device(x: Any) -> int | None:

@@ -199,7 +199,7 @@ def hamming_linkage(
     """
     distinct = _Distinct.of("codes", codes, threads)
     limit = _radius_of(radius, distinct.codes)
-    joined, distances = _hamming.linkage_within(distinct.codes, limit, 0, thread_count_of(threads), progress)
+    joined, distances = _hamming.linkage_within(distinct.codes, None, limit, 0, thread_count_of(threads), progress)
     linked = np.flatnonzero(joined >= 0)
     return HammingLinkage(distinct.rows[linked], distinct.rows[joined[linked]], distances[linked], distinct.copy_of)
 
@@ -241,7 +241,7 @@ def hamming_nearest_earlier(
     first = np.full(len(distinct.rows), len(rank), np.int64)
     np.minimum.at(first, distinct.group, rank)
     ranks, distances = _hamming.nearest_earlier(
-        distinct.codes, first.astype(np.uint32), limit, 0, thread_count_of(threads), progress
+        distinct.codes, first.astype(np.uint32), None, None, limit, 0, thread_count_of(threads), progress
     )
     is_first = rank == first[distinct.group]
     best = np.where(is_first, ranks[distinct.group], first[distinct.group])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,53 @@ if TYPE_CHECKING:
 Precision: TypeAlias = Literal["exact", "float32"]
 Unjudged: TypeAlias = Literal["skip", "raise"]
 Operand: TypeAlias = Any  # of any twin
+Progress: TypeAlias = Callable[[float], object] | None
+
+
+class JoinKernels(Protocol):
+    """The functions of one twin that take its operands; those of all twins are called alike."""
+
+    def pairs_above(
+        self, a: Operand, b: Operand | None, threshold: float, max_pairs: int, threads: int, progress: Progress
+    ) -> tuple[Indices, Indices, Floats] | None: ...
+    def forest_above(
+        self, a: Operand, b: Operand | None, threshold: float, threads: int, progress: Progress
+    ) -> tuple[Indices, Indices]: ...
+    def spanning_forest_above(
+        self, a: Operand, b: Operand | None, floor: float, threads: int, progress: Progress
+    ) -> tuple[Indices, Indices, Floats]: ...
+    def count_above(
+        self,
+        a: Operand,
+        b: Operand | None,
+        threshold: float,
+        weights_a: Indices | None,
+        weights_b: Indices | None,
+        threads: int,
+        progress: Progress,
+    ) -> tuple[Indices, Indices | None]: ...
+    def max_earlier(
+        self,
+        a: Operand,
+        b: Operand | None,
+        rank_a: Indices,
+        rank_b: Indices | None,
+        floor: float,
+        threads: int,
+        progress: Progress,
+    ) -> tuple[Indices, Floats, Indices | None, Floats | None]: ...
+    def top_k(
+        self, a: Operand, b: Operand | None, k: int, both: bool, threads: int, progress: Progress
+    ) -> tuple[Indices, Floats, Indices | None, Floats | None]: ...
+    def log_sum_exp(
+        self, a: Operand, b: Operand, scale: float, threads: int, progress: Progress
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+
+
+def kernels_on(device: int | None) -> JoinKernels:
+    """Of the CPU, or of a GPU by its number."""
+    module: JoinKernels = _core.fused_similarity if device is None else cuda_kernels()
+    return module
 
 
 class Side(NamedTuple):
@@ -49,9 +97,9 @@ class Join(NamedTuple):
     device: int | None  # number of a GPU; None: the CPU
 
     @property
-    def kernels(self) -> Any:
-        """The functions that take its operands: those of all twins have the same names and arguments."""
-        return _core.fused_similarity if self.device is None else cuda_kernels()
+    def kernels(self) -> JoinKernels:
+        """The functions that take its operands."""
+        return kernels_on(self.device)
 
     def operands(self, *, limit: float | None = None, neighbors: int | None = None) -> tuple[Operand, Operand | None]:
         """The two sides as the kernels take them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from pycurate.kernels.arrays import kind as kind_of
 HashKind: TypeAlias = Literal["phash", "dhash"]
 HashBits: TypeAlias = Literal[64, 256]
 
-__all__ = ["HashBits", "HashKind", "picture_hash"]
+__all__ = ["HashBits", "HashKind", "JpegLuma", "jpeg_luma", "picture_hash"]
 
 
 def picture_hash(
@@ -50,3 +50,39 @@ def picture_hash(
     array: NDArray[Any] = pixels
     words, structured = _phash.hash(array, kind, bits, dihedral)
     return words if structured else None
+
+
+class JpegLuma(NamedTuple):
+    """The brightness of a JPEG at reduced scale."""
+
+    luma: NDArray[np.uint8]  # (ceil(h / s), ceil(w / s)), as stored: no orientation is applied
+    is_plain: bool  # no metadata, such as an orientation, go with the picture
+
+
+def jpeg_luma(encoded: bytes, least_side: int, max_pixels: int) -> JpegLuma | None:
+    """The luma of a JPEG at 1/2, 1/4 or 1/8, bit for bit as libjpeg-turbo decodes it, in 0.55 of the time.
+
+    Read are files of one whole baseline scan, Huffman coded, of 8-bit samples: grey ones, and those of Y, Cb and Cr
+    with Y in full. What is odd in any way, let alone damaged, is left to the library that says what it is.
+
+    Parameters
+    ----------
+    encoded
+        The file, of any content.
+    least_side
+        At least 1: of the scales at which both sides keep so many pixels the smallest is taken, as ``Image.draft`` of
+        Pillow does.
+    max_pixels
+        A picture of more is not read.
+
+    Returns
+    -------
+    JpegLuma, or None where the file is not read, or would be in full size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not as above.
+    """
+    found = _phash.jpeg_luma(encoded, least_side, max_pixels)
+    return None if found is None else JpegLuma(*found)

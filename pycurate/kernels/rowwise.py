@@ -6,6 +6,7 @@ instruction set and for any number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
-from pycurate.kernels.arrays import kind, rows_of, thread_count_of
+from pycurate.kernels.arrays import kind, matrix_of, require_option, rows_of, thread_count_of
+from pycurate.kernels.device import cuda_kernels, device_of, lies_on_gpu, on_device
 
 Metric: TypeAlias = Literal["cosine", "inner_product", "l2"]
 FloatType: TypeAlias = Literal["float32", "float16", "bfloat16"]
@@ -88,6 +90,7 @@ def pair_similarity(
     *,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> NDArray[np.float32]:
     """Similarity of each row of ``a`` with the same row of ``b``; larger is nearer.
 
@@ -104,6 +107,10 @@ def pair_similarity(
         Threads to use; every processor this process may run on by default. The result does not depend on it.
     dtype
         ``"bfloat16"`` to read uint16 arrays as bfloat16 bits.
+    device
+        ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"``, ``"auto"`` (a GPU where one can be used); None: where the
+        arrays lie. Rows in the CPU's memory go to a GPU in pieces of 256 MB. The result is the same bits and lies in
+        the CPU's memory.
 
     Returns
     -------
@@ -124,6 +131,9 @@ def pair_similarity(
     Sums are float32 fused multiply-adds in 16 lanes (exact integers for int8), the rest float64 rounded once, so that
     the bits are the same on every instruction set and for any number of threads.
     """
+    place = device_of(device, a, b)
+    if place is not None:
+        return _scores_on_device(a, b, metric, None, None, dtype, place).similarities
     x, y, element = _pair(a, b, dtype)
     similarities: NDArray[np.float32] = _core.rowwise.score_pairs(
         x, y, element, metric, False, None, None, None, None, thread_count_of(threads)
@@ -140,12 +150,13 @@ def rowwise_scores(
     heads_b: Heads | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> RowwiseScores:
     """Similarity, norms, flags and any number of linear heads of aligned rows, reading each row once from memory.
 
     Parameters
     ----------
-    a, b, metric, threads, dtype
+    a, b, metric, threads, dtype, device
         As in :func:`pair_similarity`.
     heads_a, heads_b
         Linear heads on the rows of ``a`` and of ``b``. They are canonical sums too: the same bits everywhere.
@@ -161,6 +172,9 @@ def rowwise_scores(
     TypeError, ValueError, KeyboardInterrupt
         As :func:`pair_similarity`; also for heads whose shape does not match the rows.
     """
+    place = device_of(device, a, b)
+    if place is not None:
+        return _scores_on_device(a, b, metric, heads_a, heads_b, dtype, place)
     x, y, element = _pair(a, b, dtype)
     return RowwiseScores(
         *_core.rowwise.score_pairs(
@@ -175,12 +189,13 @@ def row_statistics(
     heads: Heads | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> RowStatistics:
     """Norms, flags and any number of linear heads of the rows of one (n, d) matrix, read once from memory.
 
     Parameters
     ----------
-    x, threads, dtype
+    x, threads, dtype, device
         As ``a`` in :func:`pair_similarity`.
     heads
         Linear heads on the rows.
@@ -190,6 +205,11 @@ def row_statistics(
     TypeError, ValueError, KeyboardInterrupt
         As :func:`rowwise_scores`.
     """
+    place = device_of(device, x)
+    if place is not None:
+        pieces = _pieces_on_device([("x", x)], dtype, place)
+        measure = cuda_kernels().measure_rows
+        return RowStatistics(*_joined([measure(piece, *_head_arrays(heads)) for (piece,) in pieces]))
     rows, element = rows_of("x", x, dtype)
     return RowStatistics(*_core.rowwise.measure_rows(rows, element, *_head_arrays(heads), thread_count_of(threads)))
 
@@ -217,6 +237,44 @@ def convert(
     """
     rows, element = rows_of("x", x, dtype)
     return _core.rowwise.convert_rows(rows, element, to, thread_count_of(threads))
+
+
+_PIECE_BYTES = 1 << 28  # of the rows that are on their way to a GPU at a time
+
+
+def _scores_on_device(
+    a: Any, b: Any, metric: Metric, heads_a: Heads | None, heads_b: Heads | None, dtype: str | None, device: int
+) -> RowwiseScores:
+    require_option("metric", metric, Metric)
+    score = cuda_kernels().score_pairs
+    pieces = _pieces_on_device([("a", a), ("b", b)], dtype, device)
+    heads = (*_head_arrays(heads_a), *_head_arrays(heads_b))
+    return RowwiseScores(*_joined([score(x, y, metric, *heads) for x, y in pieces]))
+
+
+def _pieces_on_device(arrays: list[tuple[str, Any]], dtype: str | None, device: int) -> Iterator[list[Any]]:
+    """The same rows of each array in a GPU's memory, piece by piece where they come from the CPU's."""
+    matrices: list[Any] = []
+    for name, x in arrays:
+        checked = x if lies_on_gpu(x) else matrix_of(name, x, dtype)[0]
+        if matrices and tuple(checked.shape) != tuple(matrices[0].shape):
+            raise ValueError(f"{name}: expected shape {tuple(matrices[0].shape)}, got {tuple(checked.shape)}")
+        matrices.append(checked)
+    n, row_bytes = matrices[0].shape[0], max(1, matrices[0].shape[1] * 4)
+    step = max(1, n) if lies_on_gpu(matrices[0]) else max(1, _PIECE_BYTES // row_bytes)
+    for begin in range(0, max(1, n), step):
+        piece = [
+            on_device(name, x[begin : begin + step], dtype, device)
+            for (name, _), x in zip(arrays, matrices, strict=True)
+        ]
+        if len({x.element for x in piece}) > 1:
+            raise TypeError(f"b: expected {piece[0].element} to match a, got {piece[1].element}; convert one of them")
+        yield piece
+
+
+def _joined(parts: list[Any]) -> list[Any]:
+    """The fields of all pieces, each as one array; None where there is none."""
+    return [None if fields[0] is None else np.concatenate(fields) for fields in zip(*parts, strict=True)]
 
 
 def _pair(a: NDArray[Any], b: NDArray[Any], dtype: str | None) -> tuple[NDArray[Any], NDArray[Any], str]:

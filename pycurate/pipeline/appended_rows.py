@@ -51,7 +51,7 @@ def most_similar_earlier_of_new(
     own = Grid(Blocks(source, new_rows, sizes[1]), None)
     share = len(known_rows) / max(1.0, len(known_rows) + len(new_rows) / 2)
     told = (part_of(how.progress, 0, share), part_of(how.progress, share, 1 - share))
-    hows = [How(how.metric, how.precision, how.threads, progress) for progress in told]
+    hows = [How(how.metric, how.precision, how.threads, progress, how.device) for progress in told]
     sweep_states(cross, folders[0], Earlier(cross, limit, first[is_new], first[~is_new]), hows[0])
     sweep_states(own, folders[1], Earlier(own, limit, first[is_new], None), hows[1])
 

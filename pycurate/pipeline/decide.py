@@ -114,7 +114,10 @@ class Decider:
                 stored = self.workspace.read_artefact(folder)
                 on_step(step, stored is not None)
                 if stored is None:
-                    with self.workspace.scratch(folder) as scratch, naming_a_full_disk(scratch):
+                    with (
+                        self.workspace.scratch(folder, resumes=step.resumes) as scratch,
+                        naming_a_full_disk(scratch),
+                    ):
                         self.workspace.write_artefact(
                             folder, step.fit(_View(self, scratch, self._exchanges.get(step.name)))
                         )

@@ -47,6 +47,7 @@ class DuplicateSample:
     how: How
     seed: int
     facts: dict[str, Any]  # what settings are about, besides their words
+    order: Indices | None = None  # (len(rows),) places among them in the order in which they are numbered for draws
 
     def certify(self, target: float, most: int) -> tuple[int, DuplicateCertificate]:
         """The first setting whose recall is at least ``target``, else the last, and its certificate.
@@ -86,6 +87,7 @@ class DuplicateSample:
         folder = self.folder.task_folder("certificate", **facts, begin=begin, end=end)
         if folder.answer() is None:
             places = drawn_rows(len(self.rows), end, self.seed, _SAMPLE_STREAM)[begin:]
+            places = places if self.order is None else self.order[places]
             folder.write_answer({"found": self._found(self.rows[np.sort(places)])})
         return np.array(answer_of(folder)["found"])
 

@@ -1,7 +1,7 @@
 """Greedy removal without pairs: blocks of rows in order of priority, each compared with the rows kept so far.
 
 Memory is that of two blocks and a few numbers a row, however many pairs there are. Arithmetic is that of every row with
-every kept row before it, so the more duplicates there are the less there is to do.
+every kept row before it that it meets, so the more duplicates there are the less there is to do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,16 +42,25 @@ class OrderedRows:
 
     def read(self, places: Indices) -> NDArray[Any]:
         """(len(places), d) the rows at these places, in this order."""
-        numbers = self.rows[places]
-        order = np.argsort(numbers, kind="stable")
-        taken = np.empty((len(places), self.source.d), self.source.shards[0].dtype)
-        taken[order] = self.source.take(numbers[order])
-        return taken
+        return self.source.take_any(self.rows[places])
+
+
+class Comparison(Protocol):
+    """Which rows meet, and how those that do are compared."""
+
+    def earlier(self, places: Indices, others: Indices) -> State:
+        """(len(places),) of each the most similar of ``others`` that is earlier and reaches the limit."""
+        ...
+
+    def pairs(self, places: Indices, most: int) -> tuple[Indices, Indices] | None:
+        """The pairs that reach the limit, numbered by their rows in ``places``; None where there are more than most."""
+        ...
 
 
 def keep_greedily(
-    ordered: OrderedRows, limit: float, folder: Path, kept_of: KeptOf, how: How, memory_bytes: int
-) -> tuple[Indices, Floats]:
+    ordered: OrderedRows, limit: float, folder: Path, kept_of: KeptOf, how: How, memory_bytes: int,
+    compare: Callable[[BlockPlan], Comparison] | None = None,
+) -> tuple[Indices, Floats]:  # fmt: skip
     """Remove each row that an earlier kept row reaches; goes on where an earlier call in ``folder`` stopped.
 
     Parameters
@@ -68,6 +77,8 @@ def keep_greedily(
         As a similarity join is told.
     memory_bytes
         Cap on what is allocated.
+    compare
+        Which rows meet, told what fits; default: all.
 
     Returns
     -------
@@ -76,9 +87,10 @@ def keep_greedily(
     """
     rows, source = len(ordered.rows), ordered.source
     plan = plan_blocks(memory_bytes, rows, source.d, source.row_bytes, 64 + source.row_bytes)
-    sweep = _Sweep(ordered, limit, plan, kept_of, how)
     folder.mkdir(parents=True, exist_ok=True)
     block_rows = _block_rows(folder, ordered, limit, how, plan.block_rows)
+    comparison = AllRows(ordered, limit, plan.block_rows, how) if compare is None else compare(plan)
+    sweep = _Sweep(comparison, plan.most_pairs, kept_of)
     tasks = TaskFolder(folder, {"question": "greedy blocks"})
     places, best = np.full(rows, -1, np.int64), np.full(rows, np.nan, np.float32)
     for number, begin in enumerate(range(ordered.known_kept, rows, block_rows)):
@@ -86,7 +98,7 @@ def keep_greedily(
         path = folder / f"block-{number:05d}.npy"
         state = open_array(path) if path.exists() else None
         if state is None:
-            state = sweep.decide(span, np.flatnonzero(places[:begin] < 0))
+            state = sweep.decide(np.arange(span.start, span.stop), np.flatnonzero(places[:begin] < 0))
             tasks.write_file(path, state.nbytes, functools.partial(_write_array, state))
         places[span], best[span] = state["rank"], state["similarity"]
         if how.progress is not None:
@@ -96,62 +108,82 @@ def keep_greedily(
 
 @dataclass(frozen=True, eq=False)
 class _Sweep:
-    ordered: OrderedRows
-    limit: float
-    plan: BlockPlan
+    comparison: Comparison
+    most_pairs: int
     kept_of: KeptOf
-    how: How
 
-    def decide(self, span: slice, kept: Indices) -> State:
+    def decide(self, places: Indices, kept: Indices) -> State:
         """The rows of one block, given the places that are kept before it."""
-        places = np.arange(span.start, span.stop)
-        rows = self.ordered.read(places)
-        state = _nothing(len(places))
-        block = self._left(rows)
-        for begin in range(0, len(kept), self.plan.block_rows):
-            part = kept[begin : begin + self.plan.block_rows]
-            _improve(state, self._earlier(block, places, self.ordered.read(part), part))
-        del block
+        state = self.comparison.earlier(places, kept)
         open_places = np.flatnonzero(state["rank"] < 0)
         is_kept = np.zeros(len(places), bool)
-        is_kept[open_places] = self._keep(rows[open_places], places[open_places])
-        removed, stays = np.flatnonzero(~is_kept), np.flatnonzero(is_kept)
-        if len(removed) and len(stays):  # those that earlier blocks removed may be more like a row kept in this one
-            found = self._earlier(self._left(rows[removed]), places[removed], rows[stays], places[stays])
-            of_removed = state[removed]
-            _improve(of_removed, found)
-            state[removed] = of_removed
+        is_kept[open_places] = self._keep(places[open_places])
+        removed = np.flatnonzero(~is_kept)  # those that earlier blocks removed may be more like a row kept in this one
+        of_removed = state[removed]
+        improve(of_removed, self.comparison.earlier(places[removed], places[is_kept]))
+        state[removed] = of_removed
         return state
 
-    def _keep(self, rows: NDArray[Any], places: Indices) -> NDArray[np.bool_]:
+    def _keep(self, places: Indices) -> NDArray[np.bool_]:
         """(n,) which of some rows are kept by themselves; halves them while they have more pairs than fit."""
-        if len(rows) < 2:
-            return np.ones(len(rows), bool)
-        found = BlockPair(self._left(rows), None).pairs_above(self.limit, self.plan.most_pairs, None)
+        if len(places) < 2:
+            return np.ones(len(places), bool)
+        found = self.comparison.pairs(places, self.most_pairs)
         if found is not None:
-            return self.kept_of(len(rows), found[0], found[1])
-        kept, half = np.zeros(len(rows), bool), len(rows) // 2
-        kept[:half] = self._keep(rows[:half], places[:half])
-        stays = np.flatnonzero(kept)
-        reached = self._earlier(self._left(rows[half:]), places[half:], rows[stays], places[stays])
+            return self.kept_of(len(places), *found)
+        kept, half = np.zeros(len(places), bool), len(places) // 2
+        kept[:half] = self._keep(places[:half])
+        reached = self.comparison.earlier(places[half:], places[np.flatnonzero(kept)])
         rest = half + np.flatnonzero(reached["rank"] < 0)
-        kept[rest] = self._keep(rows[rest], places[rest])
+        kept[rest] = self._keep(places[rest])
         return kept
 
-    def _earlier(self, block: LeftBlock, places: Indices, others: NDArray[Any], of_others: Indices) -> State:
-        pair = BlockPair(block, others)
-        ranks, best, _, _ = pair.max_earlier((places, of_others), self.limit, None)
-        state = np.empty(len(places), EARLIER_DTYPE)
-        state["rank"], state["similarity"] = ranks, best
+
+@dataclass(frozen=True, eq=False)
+class AllRows:
+    """Every two rows meet."""
+
+    ordered: OrderedRows
+    limit: float
+    block_rows: int
+    how: How
+
+    def earlier(self, places: Indices, others: Indices) -> State:
+        """As `Comparison`."""
+        state = nothing(len(places))
+        if len(places) and len(others):
+            left = left_block(self.ordered.read(places), self.ordered.source.element, self.how)
+            for begin in range(0, len(others), self.block_rows):
+                part = others[begin : begin + self.block_rows]
+                ranks, best, _, _ = BlockPair(left, self.ordered.read(part)).max_earlier(
+                    (places, part), self.limit, None
+                )
+                improve(state, state_of(ranks, best))
         return state
 
-    def _left(self, rows: NDArray[Any]) -> LeftBlock:
-        element, how = self.ordered.source.element, self.how
-        step = max(1, len(rows) // SAMPLE_ROWS)
-        return LeftBlock(rows, element, how.metric, how.precision, how.threads, rows[::step][:SAMPLE_ROWS], len(rows))
+    def pairs(self, places: Indices, most: int) -> tuple[Indices, Indices] | None:
+        """As `Comparison`."""
+        left = left_block(self.ordered.read(places), self.ordered.source.element, self.how)
+        found = BlockPair(left, None).pairs_above(self.limit, most, None)
+        return None if found is None else found[:2]
 
 
-def _improve(state: State, other: State) -> None:
+def left_block(rows: NDArray[Any], element: str, how: How) -> LeftBlock:
+    """Rows to compare with others like them."""
+    step = max(1, len(rows) // SAMPLE_ROWS)
+    return LeftBlock(
+        rows, element, how.metric, how.precision, how.threads, rows[::step][:SAMPLE_ROWS], len(rows), how.device
+    )
+
+
+def state_of(ranks: Indices, best: Floats) -> State:
+    """Of each row the place of another and the similarity."""
+    state = np.empty(len(ranks), EARLIER_DTYPE)
+    state["rank"], state["similarity"] = ranks, best
+    return state
+
+
+def improve(state: State, other: State) -> None:
     """Where ``other`` has a row that is more similar, or as similar and earlier, take it."""
     nearer = other["similarity"] > state["similarity"]
     as_near = (other["similarity"] == state["similarity"]) & (other["rank"] < state["rank"])
@@ -159,10 +191,9 @@ def _improve(state: State, other: State) -> None:
     state[better] = other[better]
 
 
-def _nothing(rows: int) -> State:
-    state = np.empty(rows, EARLIER_DTYPE)
-    state["rank"], state["similarity"] = -1, np.nan
-    return state
+def nothing(rows: int) -> State:
+    """No other row."""
+    return state_of(np.full(rows, -1), np.full(rows, np.nan, np.float32))
 
 
 def _block_rows(folder: Path, ordered: OrderedRows, limit: float, how: How, most: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from pycurate.errors import InputError
 from pycurate.index.duplicate_certificate import DuplicateCertificate
 from pycurate.index.graph import KnnGraph
 from pycurate.index.graph_build import knn_graph
@@ -23,6 +21,7 @@ from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
 from pycurate.kernels.spanning_forest import SpanningForest, heaviest_forest
 from pycurate.pipeline.block_join.blocks import plan_blocks
 from pycurate.pipeline.block_join.join_folder import JoinFolder
+from pycurate.pipeline.block_join.pair_limit import checked_max_pairs, require_at_most
 from pycurate.pipeline.block_join.source import RowSource, let_go, open_array
 from pycurate.pipeline.block_join.sweep import How, Progress
 from pycurate.pipeline.duplicate_sample import DEFAULT_TARGET, MOST_SIMILARITIES, DuplicateSample, share_of
@@ -79,18 +78,10 @@ class IndexedJoin:
         return self._distinct.copy_of
 
     def pairs_above(self, threshold: float, *, max_pairs: int | None = None) -> Pairs:
-        """The pairs of distinct rows at or above a threshold that were proposed, sorted by (row, col), in memory.
-
-        Raises
-        ------
-        InputError
-            More than ``max_pairs`` pairs.
-        """
-        rows, cols, similarities = self._pairs(float32_of("threshold", threshold))
-        if max_pairs is not None and len(rows) > operator.index(max_pairs):
-            raise InputError(
-                f"max_pairs: expected at most {max_pairs:,} pairs, got {len(rows):,}; raise the threshold or allow more"
-            )
+        """The pairs of distinct rows at or above a threshold that were proposed, as `SimilarityJoin`'s, in memory."""
+        limit, most = float32_of("threshold", threshold), checked_max_pairs(max_pairs)
+        rows, cols, similarities = self._pairs(limit)
+        require_at_most(most, len(rows), limit)
         names = self._distinct.rows
         return Pairs(names[rows], names[cols], similarities, self.copy_of, None, self.unjudged, None)
 
@@ -145,13 +136,7 @@ class IndexedJoin:
 
             def setting(rows: Indices, cols: Indices) -> Indices:
                 a, b = self._distinct.group[rows], self._distinct.group[cols]
-                return np.array(
-                    [
-                        int(j not in graph.neighbors(i)[0] and i not in graph.neighbors(j)[0])
-                        for i, j in zip(a.tolist(), b.tolist(), strict=True)
-                    ],
-                    np.int64,
-                )
+                return (~(_proposes(graph, a, b) | _proposes(graph, b, a))).astype(np.int64)
 
             plan = plan_blocks(self._memory_bytes, self.n, self._source.d, self._source.row_bytes, 0)
             how = How("cosine", "exact", self._threads, self._progress)
@@ -229,3 +214,15 @@ class IndexedJoin:
         new = np.ones(len(rows), bool)
         new[1:] = (rows[1:] != rows[:-1]) | (cols[1:] != cols[:-1])
         return rows[new], cols[new], similarities[new]
+
+
+def _proposes(graph: KnnGraph, a: Indices, b: Indices) -> NDArray[np.bool_]:
+    """(p,) whether b is among the candidates of a."""
+    rows = np.unique(a)
+    starts, counts = graph.indptr[rows].astype(np.int64), (graph.indptr[rows + 1] - graph.indptr[rows]).astype(np.int64)
+    edges = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    count = len(graph.indptr) - 1
+    proposed = np.sort(np.repeat(rows, counts) * count + graph.indices[edges])
+    asked = a * count + b
+    found: NDArray[np.bool_] = np.append(proposed, -1)[np.searchsorted(proposed, asked)] == asked
+    return found

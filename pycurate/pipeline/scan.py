@@ -78,9 +78,9 @@ class ColumnSet:
     columns: tuple[str, ...]
     needs: Needs
 
-    def key(self, fingerprint: str) -> str:
-        """What a finished (step, shard) is valid for."""
-        return digest(self.folder, fingerprint)
+    def key(self, fingerprint: str, images: str) -> str:
+        """What a finished (step, shard) is valid for; ``images`` is the fingerprint of those that lie outside of it."""
+        return digest(self.folder, fingerprint, *([images] if images and self.needs.images else []))
 
 
 def column_sets(steps: Sequence[Step]) -> list[ColumnSet]:
@@ -147,8 +147,12 @@ class Scanner:
 
     def missing(self, shard: Shard, fingerprint: str) -> ScanTask | None:
         """The task that completes a shard; None when the workspace has all of it."""
-        folders = tuple(s.folder for s in self.sets if not self._has(s, shard.name, s.key(fingerprint)))
+        folders = tuple(s.folder for s in self.sets if not self._has(s, shard.name, self.key(s, fingerprint)))
         return ScanTask(shard.name, fingerprint, folders) if folders else None
+
+    def key(self, column_set: ColumnSet, fingerprint: str) -> str:
+        """What the columns of a shard with this fingerprint are valid for."""
+        return column_set.key(fingerprint, self.pool.images_fingerprint)
 
     def _has(self, column_set: ColumnSet, shard: str, key: str) -> bool:
         has_pairs = not column_set.step.exchanges or self.workspace.has_pairs(column_set.folder, shard, key)
@@ -189,6 +193,10 @@ class Scanner:
         """The column sets that ``task`` names, in the order they are computed."""
         return [s for s in self.sets if s.folder in task.folders]
 
+    def missing_of(self, tasks: Sequence[ScanTask]) -> list[ColumnSet]:
+        """Those that any of the tasks names."""
+        return [s for s in self.sets if any(s.folder in task.folders for task in tasks)]
+
     def run(self, task: ScanTask) -> ScanResult:
         """Compute and write what ``task`` names, in one read of the shard."""
         started = time.perf_counter()
@@ -202,7 +210,7 @@ class Scanner:
         with ExitStack() as stack:
             writers = {
                 s.folder: stack.enter_context(
-                    self.workspace.pairs_writer(s.folder, shard.name, s.key(task.fingerprint))
+                    self.workspace.pairs_writer(s.folder, shard.name, self.key(s, task.fingerprint))
                 )
                 for s in missing
                 if s.step.exchanges
@@ -222,7 +230,7 @@ class Scanner:
                 )
         written = sum(
             self.workspace.write_columns(
-                s.folder, shard.name, s.key(task.fingerprint), {name: outputs[name] for name in s.columns}
+                s.folder, shard.name, self.key(s, task.fingerprint), {name: outputs[name] for name in s.columns}
             )
             for s in missing
         )

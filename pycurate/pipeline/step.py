@@ -128,6 +128,8 @@ class Step(BaseModel):
     fits: ClassVar[bool] = False
     artefact_row_bytes: ClassVar[int] = 0  # of each row of the pool, at most: what the fit leaves in the workspace
     scratch_row_bytes: ClassVar[int] = 0  # and what it writes to its scratch folder, gone after it
+    scratch_embeddings: ClassVar[int] = 0  # how often besides the embeddings of fit_needs; may be a property
+    resumes: ClassVar[bool] = False  # fit goes on from what one that was stopped left in view.scratch
     fits_survivors: ClassVar[bool] = False  # may be overridden by a property: fit looks at view.survivors
 
     def fit(self, view: FitView) -> Artefact:

@@ -177,15 +177,27 @@ class Workspace:
         return artefact
 
     @contextmanager
-    def scratch(self, name: str) -> Iterator[Path]:
-        """A folder for the files of one fit, removed when it is over."""
+    def scratch(self, name: str, *, resumes: bool = False) -> Iterator[Path]:
+        """A folder for the files of one fit, removed when it is over; and with it what other fits left.
+
+        Parameters
+        ----------
+        resumes
+            A fit of this name that did not end leaves its files, and the next finds them.
+        """
         path = self.root / "scratch" / name
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
+        left = list(path.parent.iterdir()) if path.parent.is_dir() else []
+        for other in left:
+            if not (resumes and other == path):
+                shutil.rmtree(other, ignore_errors=True)
+        path.mkdir(parents=True, exist_ok=True)
         try:
             yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+        except BaseException:
+            if not resumes:
+                shutil.rmtree(path, ignore_errors=True)
+            raise
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def ready(path: Path) -> Path:

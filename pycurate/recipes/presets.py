@@ -24,6 +24,7 @@ from pycurate.steps import (
     PerceptualDedup,
     RareTokens,
     RecipeStep,
+    SemanticDedup,
     TextEntity,
     Threshold,
     TopFraction,
@@ -40,6 +41,7 @@ PARAMETER_HINTS: Mapping[str, str] = {
     "fasttext_model": f"path of the fastText model. {FASTTEXT_MODEL_HINT}",
     "wordnet": f"path of WordNet. {WORDNET_HINT}",
     "entities": f"path of the list of synset ids. {ENTITIES_HINT}",
+    "embedding": "name of the embedding that is compared, such as l14_img.",
 }
 """What a required parameter is, and where users get it."""
 
@@ -141,6 +143,28 @@ def _dedup_phash10() -> Steps:
     return [PerceptualDedup(radius=10)]
 
 
+def _semdedup(embedding: str, eps: float = 0.07, clusters: int | None = 50_000) -> Steps:
+    return [
+        SemanticDedup(
+            embedding=embedding, eps=eps, strict=True, removal="published", keep="hard", unjudged="keep",
+            mode="clustered", clusters=clusters, probes=0, iterations=100, tolerance=0, seed=1234,
+        )
+    ]  # fmt: skip
+
+
+def _semdedup_nemo(embedding: str, eps: float = 0.01, clusters: int | None = None) -> Steps:
+    return [
+        SemanticDedup(
+            embedding=embedding, eps=eps, strict=False, removal="published", keep="hard", unjudged="keep",
+            mode="clustered", clusters=clusters, probes=0, init="k-means||", iterations=300, tolerance=1e-4,
+        )
+    ]  # fmt: skip
+
+
+def _dedup_clip94(embedding: str) -> Steps:
+    return [SemanticDedup(embedding=embedding, eps=0.06, removal="component", unjudged="keep")]
+
+
 def _minhash() -> Steps:
     return [MinHashDedup(preset="minhash")]
 
@@ -217,6 +241,22 @@ _PRESETS: Mapping[str, Preset] = {
         "Of images whose 64-bit DCT hashes are at most 10 bits apart, directly or through others, the row of lowest "
         "uid. Needs the tars that img2dataset wrote.",
         _dedup_phash10,
+    ),
+    "semdedup": Preset(
+        "SemDeDup (Abbas et al. 2023): 50,000 clusters by spherical k-means; within a cluster, farthest from the "
+        "centroid first, a row goes if any earlier one, even one that goes itself, has a cosine above 1 - eps, 0.93. "
+        "Takes eps and, for pools of fewer rows than that, clusters. Needs embedding.",
+        _semdedup,
+    ),
+    "semdedup-nemo": Preset(
+        "NeMo Curator's form of SemDeDup: eps 0.01, a cosine of 1 - eps or more, clusters from k-means|| and at most "
+        "300 iterations. Takes eps and clusters, by default half the square root of the rows. Needs embedding.",
+        _semdedup_nemo,
+    ),
+    "dedup-clip94": Preset(
+        "Of rows linked by a cosine of at least 0.94, directly or through others, the row of lowest uid; every pair "
+        "is compared. Needs embedding.",
+        _dedup_clip94,
     ),
     "wukong": Preset(
         "Wukong (Gu et al. 2022): shorter side at least 200 pixels, aspect ratio at most 3, captions with a Chinese "

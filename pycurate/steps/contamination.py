@@ -262,13 +262,13 @@ def _measures(
 def _require_images(pool: Pool, packs: Sequence[Pack], radius: int) -> None:
     if not 0 <= radius <= PHASH_BITS:
         raise InputError(f"radius: expected 0 to {PHASH_BITS} bits or None, got {radius}")
-    if pool.layout != "img2dataset":
+    if not pool.has_images:
         raise InputError(
-            f"radius: perceptual hashes are compared where the pool's images lie in its tars, as img2dataset writes "
-            f"them; this pool is {pool.layout}"
+            f"radius: perceptual hashes are compared where the pool has its images, in tars or in files; this pool is "
+            f"{pool.layout}, without"
         )
     if not any(pack.has_phash for pack in packs):
-        raise InputError("radius: no pack has perceptual hashes; build one from images, tars or an img2dataset pool")
+        raise InputError("radius: no pack has perceptual hashes; build one from images, tars or a pool with images")
 
 
 def require_alike(pool: Pool, packs: Sequence[Pack], measures: Sequence[Measure], models: Mapping[str, str]) -> None:

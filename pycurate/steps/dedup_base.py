@@ -18,9 +18,13 @@ from pycurate.pipeline.step import Artefact, FitView, Needs
 from pycurate.steps.base import DecidingStep, codes_of, numeric
 from pycurate.types import UID_DTYPE, Rule, ScoreArray, UidArray, Verdict
 
-Keep: TypeAlias = Literal["lowest_uid"] | dict[Order, str]
+Keep: TypeAlias = Literal["lowest_uid", "hard", "easy"] | dict[Order, str]
 
-_KEEP = "expected lowest_uid, or one of {highest: <column>} and {lowest: <column>}"
+_KEPT = {
+    "lowest_uid": "kept is the lowest uid",
+    "hard": "kept is the row farthest from its centroid",
+    "easy": "kept is the row nearest to its centroid",
+}
 _PART_ROWS = 1 << 18
 PARTNER_ROW_BYTES = 20
 """Of a row in ``Partners``: a uid and a float32."""
@@ -43,6 +47,7 @@ class DedupStep(DecidingStep):
     """
 
     fits: ClassVar[bool] = True
+    keep_words: ClassVar[tuple[str, ...]] = ("lowest_uid",)  # that ``keep`` may be, besides a column
     artefact_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES
     scratch_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES  # a step adds its own, 40 for ``ranks``
 
@@ -52,16 +57,17 @@ class DedupStep(DecidingStep):
     @field_validator("keep", mode="before")
     @classmethod
     def _known_keep(cls, keep: Any) -> Any:
-        if keep == "lowest_uid":
+        if isinstance(keep, str) and keep in cls.keep_words:
             return keep
+        expected = f"expected {', '.join(cls.keep_words)}, or one of {{highest: <column>}} and {{lowest: <column>}}"
         if not isinstance(keep, Mapping):
-            raise ValueError(f"{_KEEP}, got {keep!r}")
+            raise ValueError(f"{expected}, got {keep!r}")
         if (
             len(keep) != 1
             or not set(keep) <= {"highest", "lowest"}
             or not all(isinstance(v, str) for v in keep.values())
         ):
-            raise ValueError(f"{_KEEP}, got {dict(keep)!r}")
+            raise ValueError(f"{expected}, got {dict(keep)!r}")
         return dict(keep)
 
     @property
@@ -158,7 +164,7 @@ class DedupStep(DecidingStep):
 
     def _kept_text(self, artefact: Artefact) -> str:
         if isinstance(self.keep, str):
-            return "kept is the lowest uid"
+            return _KEPT[self.keep]
         ((order, column),) = self.keep.items()
         text = f"kept is the {order} {column}"
         without = artefact["without_value"]

@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pycurate.errors import InputError
+from pycurate.errors import TooManyPairsError
+from pycurate.index.kmeans import assign
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
-from pycurate.kernels.spanning_forest import SpanningForest
 from pycurate.ops.dedup import removal
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.block_join import RowSource, SimilarityJoin
-from pycurate.pipeline.block_join.sweep import How
+from pycurate.pipeline.block_join.sweep import How, Progress
 from pycurate.pipeline.cluster_join import ClusteredJoin
 from pycurate.pipeline.greedy_blocks import OrderedRows, keep_greedily
+from pycurate.pipeline.index_join import IndexedJoin
 
 Arrays = dict[str, NDArray[Any]]
 
 
-class Candidates(Protocol):
-    """Finds similar rows of one matrix: a `SimilarityJoin`, or one that looks only where they are likely."""
+Candidates: TypeAlias = SimilarityJoin | ClusteredJoin | IndexedJoin
+"""Finds similar rows of one matrix: everywhere, or only where they are likely."""
 
-    @property
-    def unjudged(self) -> Indices:
-        """(u,) rising rows that take part in no pair."""
-        ...
+MAX_PAIRS = 20_000_000
+"""Of greedy removal: 800 MB of disk while they are found, 400 MB after."""
+NEIGHBORS, NPROBE, EF = 32, 16, 128
+"""Of index mode, as `pycurate.indexed_join` has them."""
 
-    @property
-    def copy_of(self) -> Indices:
-        """(n,) the first row with the same bits, -1 where the row itself is the first."""
-        ...
 
-    def most_similar_earlier(self, order: NDArray[np.integer[Any]], floor: float) -> MostSimilarEarlier:
-        """As `pycurate.most_similar_earlier`."""
-        ...
+def indexed(source: RowSource, folder: Path, memory_bytes: int, threads: int, progress: Progress) -> IndexedJoin:
+    """The join of index mode."""
+    return IndexedJoin(source, folder, "ivf", NEIGHBORS, NPROBE, EF, 0, memory_bytes, threads, progress)
 
-    def pairs_above(self, threshold: float, *, max_pairs: int | None = None) -> Pairs:
-        """As `pycurate.pairs_above`; InputError where there are more than ``max_pairs``."""
-        ...
+
+def centroid_similarities(join: ClusteredJoin, source: RowSource, threads: int | None) -> Floats:
+    """(n,) of each row with its centroid, NaN where it cannot be judged."""
+    pieces = (piece for _, piece in source.pieces())
+    return assign(pieces, join.centroids, threads=threads, dtype=source.dtype).similarities
 
 
 def search(candidates: Candidates, kind: Removal, rank: Indices, floor: float, max_pairs: int) -> Arrays | None:
@@ -52,7 +52,7 @@ def search(candidates: Candidates, kind: Removal, rank: Indices, floor: float, m
         best = candidates.most_similar_earlier(order, floor)
         return {"earlier": best.indices, "similarity": best.similarities}
     if kind == "component":
-        return forest_arrays(0, *spanning_forest(candidates, floor, max_pairs))
+        return forest_arrays(0, *spanning_forest(candidates, floor))
     pairs = pairs_or_none(candidates, floor, max_pairs)
     if pairs is None:
         return None
@@ -73,20 +73,10 @@ def forest_arrays(batch: int, rows: Indices, cols: Indices, similarities: Floats
     }
 
 
-def spanning_forest(candidates: Candidates, floor: float, max_pairs: int) -> tuple[Indices, Indices, Floats]:
-    """The maximum spanning forest above the floor, copies joined to the first row with their bits.
-
-    Raises
-    ------
-    InputError
-        More than ``max_pairs`` pairs, where the candidates know no forest.
-    """
+def spanning_forest(candidates: Candidates, floor: float) -> tuple[Indices, Indices, Floats]:
+    """The maximum spanning forest above the floor, copies joined to the first row with their bits."""
     n, copies = len(candidates.copy_of), judged_copies(candidates)
-    found: SpanningForest | Pairs
-    if isinstance(candidates, SimilarityJoin | ClusteredJoin):
-        found = candidates.spanning_forest_above(floor)
-    else:
-        found = candidates.pairs_above(floor, max_pairs=max_pairs)
+    found = candidates.spanning_forest_above(floor)
     return with_linked_copies(n, copies, found.rows, found.cols, found.similarities, floor)
 
 
@@ -153,7 +143,7 @@ def search_greedily(
     *,
     decided: removal.Duplicates | None = None,
 ) -> Arrays:
-    """Greedy removal at one threshold without pairs.
+    """Greedy removal at one threshold without pairs, among the rows that the candidates' join would compare.
 
     Parameters
     ----------
@@ -178,7 +168,11 @@ def search_greedily(
     rows = row_of_rank[is_asked[row_of_rank]]
     ordered = OrderedRows(source, rows, int(np.count_nonzero(is_asked[:known])))
     limit = removal.least_reaching(threshold, strict)
-    places, best = keep_greedily(ordered, limit, folder, _kept_of, how, memory_bytes)
+    with contextlib.ExitStack() as stack:
+        compare = None
+        if isinstance(candidates, ClusteredJoin):
+            compare = stack.enter_context(candidates.meetings(threshold, limit, rows, how))
+        places, best = keep_greedily(ordered, limit, folder, _kept_of, how, memory_bytes, compare)
     duplicate_of, similarity = np.full(n, -1, np.int64), np.full(n, np.nan, np.float32)
     duplicate_of[rows], similarity[rows] = np.append(rows, -1)[places], best
     if decided is not None:
@@ -192,10 +186,11 @@ def _kept_of(n: int, rows: Indices, cols: Indices) -> NDArray[np.bool_]:
 
 
 def pairs_or_none(candidates: Candidates, floor: float, max_pairs: int) -> Pairs | None:
-    """All pairs from the floor on, None where there are more than ``max_pairs``."""
+    """All pairs from the floor on, None where there are more than ``max_pairs``.
+
+    An index proposes so many for each row and no more, which it holds at any rate.
+    """
     try:
-        return candidates.pairs_above(floor, max_pairs=max_pairs)
-    except InputError as error:
-        if not str(error).startswith("max_pairs:"):
-            raise
+        return candidates.pairs_above(floor, max_pairs=None if isinstance(candidates, IndexedJoin) else max_pairs)
+    except TooManyPairsError:
         return None

@@ -49,10 +49,11 @@ class HashingStep(RecipeStep):
         return Needs(images=True)
 
     def check_pool(self, pool: Pool) -> None:
-        if all(shard.tar is None for shard in pool.shards):
+        if not pool.has_images:
             raise RecipeError(
-                f"step {self.title!r}: expected a pool with tars of images, got one of layout {pool.layout}; open the "
-                "folder that img2dataset wrote"
+                f"step {self.title!r}: expected a pool with images, got one of layout {pool.layout} without; open the "
+                "folder that img2dataset wrote, a datacomp pool with a column uid and its tars below one folder, or a "
+                "folder of image files"
             )
 
     def produces(self) -> tuple[str, ...]:
@@ -70,7 +71,7 @@ class HashingStep(RecipeStep):
 
 
 class ImageHash(HashingStep):
-    """A perceptual hash of each image, read from the pool's tars.
+    """A perceptual hash of each image, read from the pool's tars or image files.
 
     Makes the score columns ``<as>``, hex digits of which the first stands for the first four bits (empty where there is
     no hash), and ``<as>.flags``, uint8, which says why (``pycurate.ops.dedup.perceptual.UNJUDGED_REASONS``). No image

@@ -10,25 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from pycurate.errors import MemoryCapError
 from pycurate.kernels.hamming import MAX_PAIRS
-from pycurate.pipeline.pool_rows import pool_uids
+from pycurate.pipeline.distinct_codes import SCRATCH_WORDS, DistinctCodes, FirstRows
+from pycurate.pipeline.pool_rows import new_array, pool_uids
 from pycurate.pipeline.step import Artefact, FitView, Needs
-from pycurate.steps.dedup_base import PARTNER_ROW_BYTES, DedupStep
+from pycurate.steps.dedup_base import PARTNER_ROW_BYTES, DedupStep, Partners
 from pycurate.steps.image_hash import HashingStep
 from pycurate.types import ScoreArray, UidArray, Verdict
 
-# Of a row that is compared, beside its hash: 116 to 161 measured while it is joined, rows and ranks.
-_FIT_ROW_BYTES = 180
+# Of a row of a block, beside its hash: 116 to 161 measured while it is joined with itself, and its results.
+_BLOCK_ROW_BYTES = 180
+_LEAST_BLOCK_ROWS = 1024
 _PAIR_BYTES = 64  # of ``greedy``, while they are gathered and handed on
+_MOST_WORDS = 4  # of a hash of 256 bits
+_PART_ROWS = 1 << 17
 
 
 class PerceptualDedup(HashingStep, DedupStep):
     """Of images whose perceptual hashes differ in few bits, keep one.
 
     Makes the score columns ``<name>.hash`` and ``<name>.flags`` as ``image_hash`` does. The join is exact for every
-    radius, and its fit holds about 200 bytes for every row that is compared. A row without an image, or with one that
-    is damaged or blank, is unjudged.
+    radius. Hashes are compared by blocks, every two of them once, as large as the memory cap allows; what is known of
+    the rows lies in memory-mapped files. Rows with the same hash are one row to it. A row without an image, or with one
+    that is damaged or blank, is unjudged.
 
     Attributes
     ----------
@@ -36,14 +40,13 @@ class PerceptualDedup(HashingStep, DedupStep):
         Most bits in which two hashes of images that look alike differ (10 of 64).
     removal
         ``component`` (default): of images that are linked, directly or through others, one is kept. ``greedy``: an
-        image goes if one that is kept and comes before it is within the radius; holds the pairs, 64 bytes each, as
-        far as the memory cap bears.
-        ``published``: if any that comes before it is.
+        image goes if one that is kept and comes before it is within the radius. ``published``: if any that comes
+        before it is.
     """
 
     kind: ClassVar[str] = "perceptual_dedup"
     shorthand: ClassVar[str] = "radius"
-    scratch_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES + 40
+    scratch_row_bytes: ClassVar[int] = PARTNER_ROW_BYTES + 40 + 8 * (SCRATCH_WORDS + 3 * _MOST_WORDS) + 12
 
     radius: int = Field(default=10, ge=0)
     removal: Literal["component", "greedy", "published"] = "component"
@@ -78,41 +81,66 @@ class PerceptualDedup(HashingStep, DedupStep):
 
     def fit(self, view: FitView) -> Artefact:
         """``compared``: rows that have a hash and take part."""
-        from pycurate.ops.dedup.perceptual import hashes_of_texts, perceptual_duplicates
+        from pycurate.ops.dedup.hamming_blocks import BlockedCodes, block_duplicates
 
-        partners = self.new_partners(view)
-        rows = np.concatenate(
-            [
-                np.flatnonzero(self.competing(view, shard) & (view.column(shard, self.flags_column) == 0))
-                + partners.starts[shard]
-                for shard in view.shards
-            ]
-        )
-        left_bytes = self._memory_left(len(rows), view.memory_bytes)
-        ends = np.searchsorted(rows, [partners.starts[shard] + view.rows(shard) for shard in view.shards])
-        codes = np.empty((len(rows), self.bits // 64), np.uint64)
-        begin = 0
-        for shard, end in zip(view.shards, ends.tolist(), strict=True):
-            texts = view.column(shard, self.hash_column)[rows[begin:end] - partners.starts[shard]]
-            codes[begin:end] = hashes_of_texts(texts)
-            begin = end
-        rank = np.empty(len(rows), np.int64)
-        rank[np.argsort(self.ranks(view)[rows])] = np.arange(len(rows))
-        most = min(MAX_PAIRS, left_bytes // _PAIR_BYTES)
-        found = perceptual_duplicates(codes, self.radius, rank, self.removal, max_pairs=most)
-        removed = np.flatnonzero(~found.kept)
-        uids = pool_uids(view, rows[found.duplicate_of[removed]], partners.starts)
-        partners.set(rows[removed], uids, found.similarity[removed])
-        return self.artefact(view, partners, compared=len(rows))
+        partners, ranks = self.new_partners(view), self.ranks(view)
+        with DistinctCodes(view.scratch, self.bits // 64, view.memory_bytes) as codes:
+            for _ in view.map(lambda shard: self._append(view, shard, ranks, partners.starts[shard], codes)):
+                pass
+            first = codes.first_rows()
+            duplicate_of = new_array(view.scratch / "duplicate_of.bin", np.int64, first.rows.shape)
+            distances = new_array(view.scratch / "distances.bin", np.int32, first.rows.shape)
+            blocked = BlockedCodes(first.codes, self.radius, *self._block_size(view.memory_bytes))
+            block_duplicates(blocked, self.removal, duplicate_of, distances)
+            self._set_first(view, partners, first, duplicate_of, distances)
+            for rows, first_rows in codes.copies():
+                self._set_copies(view, partners, rows, first_rows)
+            return self.artefact(view, partners, compared=codes.rows)
 
-    def _memory_left(self, rows: int, memory_bytes: int) -> int:
-        needed = rows * (_FIT_ROW_BYTES + self.bits // 4)
-        if needed > memory_bytes:
-            raise MemoryCapError(
-                f"memory: {self.title} compares {rows:,} hashes and needs {needed >> 20:,} MiB, the cap leaves "
-                f"{memory_bytes >> 20:,}; allow more memory, or put exact_dedup on images before it"
-            )
-        return memory_bytes - needed
+    def _append(self, view: FitView, shard: str, ranks: NDArray[np.int64], start: int, codes: DistinctCodes) -> None:
+        from pycurate.ops.dedup.perceptual import hashes_of_texts
+
+        flags, texts = view.column(shard, self.flags_column), view.column(shard, self.hash_column)
+        compared = np.flatnonzero(self.competing(view, shard) & (flags == 0))
+        for begin in range(0, len(compared), _PART_ROWS):
+            rows = compared[begin : begin + _PART_ROWS]
+            codes.append(hashes_of_texts(texts[rows]), ranks[start + rows], start + rows)
+
+    def _block_size(self, memory_bytes: int) -> tuple[int, int]:
+        """Rows of a block, of which two are held, and pairs, which take half of the memory where there are any."""
+        shares = 4 if self.removal == "greedy" else 2
+        rows = memory_bytes // shares // (_BLOCK_ROW_BYTES + self.bits // 4)
+        return max(_LEAST_BLOCK_ROWS, rows), min(MAX_PAIRS, memory_bytes // 2 // _PAIR_BYTES)
+
+    def _set_first(
+        self,
+        view: FitView,
+        partners: Partners,
+        first: FirstRows,
+        duplicate_of: NDArray[np.int64],
+        distances: NDArray[np.int32],
+    ) -> None:
+        for begin in range(0, len(duplicate_of), _PART_ROWS):
+            part = np.asarray(duplicate_of[begin : begin + _PART_ROWS])
+            removed = np.flatnonzero(part >= 0)
+            uids = pool_uids(view, np.asarray(first.rows[part[removed]]), partners.starts)
+            apart = np.asarray(distances[begin : begin + _PART_ROWS])[removed]
+            rows = np.asarray(first.rows[begin : begin + _PART_ROWS])[removed]
+            partners.set(rows, uids, (1 - apart / self.bits).astype(np.float32))
+
+    def _set_copies(
+        self, view: FitView, partners: Partners, rows: NDArray[np.int64], first_rows: NDArray[np.int64]
+    ) -> None:
+        """Rows with the hash of another: that one is named, or where it went, too, what it names."""
+        for begin in range(0, len(rows), _PART_ROWS):
+            part = slice(begin, begin + _PART_ROWS)
+            named = first_rows[part]
+            uids, similarity = pool_uids(view, named, partners.starts), np.ones(len(named), np.float32)
+            if self.removal != "published":
+                of_first = np.asarray(partners.similarity[named])
+                went = np.flatnonzero(~np.isnan(of_first))
+                uids[went], similarity[went] = partners.partner[named[went]], of_first[went]
+            partners.set(rows[part], uids, similarity)
 
     def unjudged_rows(
         self, shard: str, columns: Mapping[str, ScoreArray], artefact: Artefact, rows: slice

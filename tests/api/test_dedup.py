@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 from pycurate.api.dedup import dedup
+from pycurate.api.dedup_settings import Settings
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.errors import InputError, WorkspaceError
 from pycurate.io.pool import open_pool
 from pycurate.io.subset import Subset
 from pycurate.kernels.uid import format_hex, parse_hex
 from pycurate.ops.dedup.removal import Removal
+from pycurate.pipeline.cluster_join import Clustering
 from pycurate.reference import removal as reference
 from pycurate.reference.fused_similarity import copy_of as copies_of
 from pycurate.reference.fused_similarity import similarities as similarity_matrix
@@ -109,6 +113,15 @@ def test_the_files_name_partner_keeper_and_similarity(tmp_path: Path, removal: R
     assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == found.manifest
 
 
+def test_settings_have_the_names_and_defaults_of_dedup() -> None:
+    takes = inspect.signature(dedup).parameters
+    for field in fields(Settings):
+        assert takes[field.name].default == field.default
+    assert set(takes) - {field.name for field in fields(Settings)} == {
+        "rows", "out", "embedding", "memory_bytes", "threads", "device", "progress",
+    }  # fmt: skip
+
+
 def test_greedy_goes_by_blocks_where_pairs_are_too_many(tmp_path: Path) -> None:
     x = make_rows()
     found = dedup(x, tmp_path / "out", removal="greedy", threshold=0.7, max_pairs=10)
@@ -136,6 +149,29 @@ def test_another_threshold_reads_no_embedding_and_below_the_floor_is_refused(tmp
     assert lower.store.floor == 0.6
     source.unlink()
     assert len(DuplicateStore(tmp_path / "greedy").at(0.9).kept) == 120
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("cut", r"rows: .*cut\.npy cannot be read as \.npy \(.*could only read .*\); write it again with numpy\.save"),
+        ("empty", r"rows: .*empty\.npy cannot be read as \.npy \(No data left in file\); write it again"),
+        ("text", r"rows: .*text\.npy cannot be read as \.npy \(it is no file of numpy\.save\); write it again"),
+        ("float64", r"rows: expected float16, .* got dtype float64; convert it .* \(in .*float64\.npy\)"),
+        ("one", r"rows: expected a 2-D array \(n, d\), got 1-D \(in .*one\.npy\)"),
+        ("fortran", r"rows: expected adjacent elements in each row .* \(in .*fortran\.npy\)"),
+    ],
+)
+def test_a_file_that_holds_no_rows_is_named(tmp_path: Path, name: str, sentence: str) -> None:
+    x, path = make_rows(), tmp_path / f"{name}.npy"
+    arrays = {"float64": x.astype(np.float64), "one": x[0], "fortran": np.asfortranarray(x)}
+    np.save(path, arrays.get(name, x))
+    if name in ("cut", "empty", "text"):
+        path.write_bytes({"cut": path.read_bytes()[:-100], "empty": b"", "text": b"rows"}[name])
+    for mode in ("exact", "clustered"):
+        with pytest.raises(InputError, match=sentence):
+            dedup(path, tmp_path / "out", mode=mode)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_another_search_is_refused(tmp_path: Path) -> None:
@@ -179,9 +215,18 @@ def test_a_pool_is_read_where_it_lies_or_copied_and_ties_go_by_uid(
     assert Subset.load(tmp_path / "out" / "subset.npy") == Subset.from_uids(uids[right[0] < 0])
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mode": "exact"},
+        {"mode": "clustered", "clustering": Clustering(9, 0), "priority": "hard"},
+        {"mode": "clustered", "clustering": Clustering(9, 1, init="k-means||")},
+        {"mode": "clustered", "clustering": Clustering(9, 1), "max_pairs": 3},
+    ],
+)
 @pytest.mark.parametrize("removal", REMOVALS)
 def test_files_do_not_depend_on_the_order_of_shards_and_threads(
-    tmp_path: Path, pool_factory: Any, removal: Removal
+    tmp_path: Path, pool_factory: Any, removal: Removal, settings: dict[str, Any]
 ) -> None:
     """The same rows in two pools, cut and ordered differently."""
     x = make_rows()
@@ -194,7 +239,7 @@ def test_files_do_not_depend_on_the_order_of_shards_and_threads(
     outs = []
     for pool, threads in zip(pools, (1, 2), strict=True):
         out = tmp_path / f"out-{pool.name}"
-        dedup(pool, out, removal=removal, eps=0.3, threads=threads)
+        dedup(pool, out, removal=removal, eps=0.3, threads=threads, **settings)
         outs.append([(out / name).read_bytes() for name in ("subset.npy", "removed.parquet", "groups.parquet")])
     assert outs[0] == outs[1]
 

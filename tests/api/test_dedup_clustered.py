@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from pycurate.api.dedup import dedup
 from pycurate.api.dedup_append import dedup_append
-from pycurate.api.dedup_settings import Clustering, dedup_preset
+from pycurate.api.dedup_settings import dedup_preset
 from pycurate.errors import InputError
 from pycurate.index.kmeans import assign
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.block_join import RowSource
-from pycurate.pipeline.cluster_join import ClusteredJoin
+from pycurate.pipeline.block_join.blocks import BlockPlan, plan_blocks
+from pycurate.pipeline.cluster_join import ClusteredJoin, Clustering
 from pycurate.reference.rowwise import pair_similarity as canonical
 
 SMALL = Clustering(clusters=6, probes=0, iterations=100, seed=1234)
@@ -57,7 +58,7 @@ def test_semdedup_is_the_published_rule_given_the_same_clusters(
     x = make_rows()
     settings = {**dedup_preset("semdedup"), "clustering": SMALL, "priority": priority, "strict": strict, "eps": eps}
     found = dedup(x, tmp_path / "out", **settings)
-    join = ClusteredJoin(RowSource("x", x, None), tmp_path / "join", 6, 0, None, 100, 1234, None, 1 << 30, 1, None)
+    join = ClusteredJoin(RowSource("x", x, None), tmp_path / "join", SMALL, None, 1 << 30, 1, None)
     assigned = assign(x, join.centroids)
     assert found.duplicates.kept.tolist() == semdedup(
         x, assigned.clusters, assigned.similarities, eps, priority == "hard", strict
@@ -85,6 +86,35 @@ def test_an_index_proposes_and_the_certificate_says_what_it_lost(tmp_path: Path,
     found = dedup(x, tmp_path / "out", mode="index", removal=removal, eps=0.1)
     assert abs(exact.outcome.kept - found.outcome.kept) < 10
     assert found.manifest["certificate"]["recall"] > 0.95
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("block_rows", "most"), [(1 << 18, 1 << 20), (64, 1 << 20), (64, 5)])
+@pytest.mark.parametrize("clustering", [Clustering(6, 0), Clustering(9, 2), Clustering(5, "exact"), Clustering(1, 0)])
+def test_greedy_removal_of_too_many_pairs_goes_through_the_rows_that_meet(
+    tmp_path: Path, clustering: Clustering, block_rows: int, most: int, strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does with all pairs that meet, whose result it is, whatever blocks and pairs fit in memory."""
+    x = make_rows(seed=3)
+    settings: dict[str, Any] = {"mode": "clustered", "removal": "greedy", "clustering": clustering, "strict": strict}
+    pairs = dedup(x, tmp_path / "pairs", threshold=0.75, floor=0.75, **settings)
+    assert 30 < pairs.outcome.removed < 300
+
+    def small(*given: int) -> BlockPlan:
+        plan = plan_blocks(*given)
+        return BlockPlan(min(block_rows, plan.block_rows), min(most, plan.most_pairs))
+
+    monkeypatch.setattr("pycurate.pipeline.greedy_blocks.plan_blocks", small)
+    found = dedup(x, tmp_path / "blocks", threshold=0.75, max_pairs=3, **settings)
+    assert found.store.only_threshold == 0.75
+    for a, b in zip(pairs.duplicates, found.duplicates, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_index_proposes_no_more_pairs_than_it_holds(tmp_path: Path) -> None:
+    x = make_rows()
+    found = dedup(x, tmp_path / "out", mode="index", removal="greedy", eps=0.1, max_pairs=3)
+    assert found.store.only_threshold is None
 
 
 def test_probes_are_raised_until_a_recall_is_certified(tmp_path: Path) -> None:
@@ -118,8 +148,16 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
         dedup(x, tmp_path / "out", mode="index", min_recall=0.9)
     with pytest.raises(InputError, match=r"^min_recall: goes with clustered mode"):
         dedup(x, tmp_path / "out", min_recall=0.9)
-    with pytest.raises(InputError, match=r"^max_pairs: greedy removal in clustered mode found more than 3 pairs"):
-        dedup(x, tmp_path / "out", mode="clustered", removal="greedy", max_pairs=3)
+    for share in (-0.1, 1.5):
+        with pytest.raises(InputError, match=r"^min_recall: expected a share from 0 to 1, got"):
+            dedup(x, tmp_path / "out", mode="clustered", min_recall=share)
+    with pytest.raises(InputError, match=r"^threshold: expected a cosine from -1 to 1 .*, got a threshold of 1\.5"):
+        dedup(x, tmp_path / "none", threshold=1.5)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(InputError, match=r"^probes: expected a whole number of at least 0, got -1"):
+        Clustering(probes=-1)
+    with pytest.raises(InputError, match=r"^tolerance: expected a share of at least 0 and below 1, got 1"):
+        Clustering(tolerance=1)
     with pytest.raises(InputError, match=r"^clusters: expected at most one for each of 400 rows, got 50,000"):
         dedup(x, tmp_path / "semdedup", **dedup_preset("semdedup"))
     with pytest.raises(InputError, match=r"^preset: the pool has no preset 'semdedupe'"):

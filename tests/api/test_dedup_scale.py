@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +21,35 @@ REMOVALS: tuple[Removal, ...] = ("published", "greedy", "component")
 OUTPUTS = ("subset.npy", "removed.parquet", "groups.parquet", "manifest.json")
 
 MEASURED = """
-import resource, sys, tempfile
+import sys, tempfile
 import numpy as np
 from pycurate import dedup
-kind, removal = sys.argv[1:]
+from pycurate.engine.memory import MemoryMeter
+kind, removal, mode, cap = *sys.argv[1:4], int(sys.argv[4])
 random = np.random.default_rng(0)
 if kind == "same":
     x = np.tile(random.standard_normal((1, 64)).astype(np.float16), (100_000, 1))
 else:
     x = (random.standard_normal((1, 64)) + 0.05 * random.standard_normal((20_000, 64))).astype(np.float16)
-dedup(x[:10], tempfile.mkdtemp(), removal=removal, eps=0.07)  # what libraries take
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-found = dedup(x, tempfile.mkdtemp(), removal=removal, eps=0.07, memory_bytes=512 << 20)
-print(found.outcome.kept, found.outcome.largest_group, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+with MemoryMeter(0.02) as meter:
+    found = dedup(x, tempfile.mkdtemp(), removal=removal, mode=mode, eps=0.07, memory_bytes=cap)
+print(found.outcome.kept, found.outcome.largest_group, meter.peak_bytes)
+"""
+
+APPENDED = """
+import sys, tempfile
+import numpy as np
+from pycurate import dedup, dedup_append
+from pycurate.engine.memory import MemoryMeter
+removal, cap = sys.argv[1], int(sys.argv[2])
+random = np.random.default_rng(0)
+x = (random.standard_normal((1, 16)) + 0.02 * random.standard_normal((4500, 16))).astype(np.float32)
+first, both = tempfile.mkdtemp(), tempfile.mkdtemp()
+dedup(x[:1000], first, removal=removal, eps=0.05)
+with MemoryMeter(0.02) as meter:
+    found = dedup_append(x[1000:], both, first, memory_bytes=cap)
+name = "pair_rows" if removal == "greedy" else "forest1_rows"
+print(found.outcome.kept, len(found.store.array(name)), meter.peak_bytes)
 """
 
 
@@ -55,17 +71,34 @@ print(replaced)
 """
 
 
+@pytest.mark.parametrize("mode", ["exact", "clustered", "index"])
 @pytest.mark.parametrize("removal", REMOVALS)
 @pytest.mark.parametrize("kind", ["same", "noisy"])
-def test_a_clump_takes_seconds_and_memory_for_its_rows_only(kind: str, removal: Removal) -> None:
-    """100,000 copies of one row have 5 billion pairs, 20,000 noisy ones 200 million."""
-    started = time.monotonic()
-    run = subprocess.run([sys.executable, "-c", MEASURED, kind, removal], capture_output=True, text=True, check=True)
-    kept, largest, grown = map(int, run.stdout.split())
+def test_a_clump_takes_seconds_and_memory_for_its_rows_only(kind: str, removal: Removal, mode: Mode) -> None:
+    """100,000 copies of one row have 5 billion pairs, 20,000 noisy ones 200 million, 4 GB."""
+    cap, before = 512 << 20, resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", MEASURED, kind, removal, mode, str(cap)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept, largest, peak = map(int, run.stdout.split())
     rows = 100_000 if kind == "same" else 20_000
-    assert (kept, largest) == (1, rows)
-    assert grown < 352 << 10  # KiB: under the cap of 512 MiB less what libraries take; pairs would be 4 GB and more
-    assert time.monotonic() - started < 120  # 3 to 12 s
+    if kind == "noisy" and mode != "exact":  # rows that come before all that they are compared with stay
+        assert kept < rows / 4
+    else:
+        assert (kept, largest) == (1, rows)
+    assert peak < cap
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 60  # seconds of the processor
+
+
+@pytest.mark.parametrize(("removal", "edges"), [("greedy", 4500 * 4499 // 2), ("component", 4499)])
+def test_pairs_of_appended_rows_stay_under_the_cap(removal: Removal, edges: int) -> None:
+    """10 million pairs: 200 MB on disk, and three times as much where they are joined in memory."""
+    cap = 320 << 20
+    command = [sys.executable, "-c", APPENDED, removal, str(cap)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept, found, peak = map(int, run.stdout.split())
+    assert (kept, found) == (1, edges)
+    assert peak < cap  # 234 and 283 MiB
 
 
 @pytest.mark.parametrize("mode", ["exact", "clustered"])
@@ -75,7 +108,7 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path: Path, removal:
     x = random.standard_normal((6000, 32), dtype=np.float32)
     x[3000:] = x[:3000] + 0.2 * random.standard_normal((3000, 32), dtype=np.float32)
     np.save(tmp_path / "x.npy", x)
-    most = 1000 if removal == "greedy" and mode == "exact" else 1_000_000
+    most = 1000 if removal == "greedy" else 1_000_000  # greedy by blocks
 
     def run(out: Path, most_files: int) -> int:
         """Files that were finished; the process ends itself by SIGKILL as it is to finish another."""
@@ -96,8 +129,8 @@ def test_a_killed_run_goes_on_and_writes_the_same_bytes(tmp_path: Path, removal:
 
 
 def test_near_duplicate_photographs_equal_brute_force(shared_data: Path, tmp_path: Path) -> None:
-    """Rows are float32 of norm 12; at 0.947 pairs tell copies from others with an F1 of 0.970, 0.001 below the
-    best figure that came with the data."""
+    """Rows are float32 of norm 12. What came with the data, a best F1 of 0.971 at 0.947, is rounded twice: over all
+    thresholds the best is 0.97057 at a cosine of 0.94673, which misses 3 true pairs less than 0.947, with 0.97001."""
     folder = shared_data / "clip_neardup_groups"
     x = np.load(folder / "clip_image_emb_fp32.npy")
     group = np.array(pq.read_table(folder / "meta.parquet")["group"])
@@ -112,8 +145,15 @@ def test_near_duplicate_photographs_equal_brute_force(shared_data: Path, tmp_pat
     }
     assert pairs == set(zip(rows[above].tolist(), cols[above].tolist(), strict=True))
     same = group[rows] == group[cols]
-    precision, recall = same[above].mean(), above[same].mean()
-    assert 2 * precision * recall / (precision + recall) == pytest.approx(0.970, abs=0.0005)
+
+    def f1(limit: float) -> float:
+        found = near >= np.float32(limit)
+        precision, recall = same[found].mean(), found[same].mean()
+        return float(2 * precision * recall / (precision + recall))
+
+    assert f1(0.947) == pytest.approx(0.97001, abs=1e-5)
+    best = max(np.unique(near[(near > 0.9) & (near < 0.99)]).tolist(), key=f1)
+    assert (round(best, 3), round(f1(best), 3)) == (0.947, 0.971)
     linked = dedup(x, tmp_path / "component", removal="component", threshold=0.947)
     assert linked.outcome.chain is not None  # different originals that look alike
 

@@ -328,6 +328,14 @@ def test_people_and_machines_read_it(pool: Path, tmp_path: Path) -> None:
     assert "about 278.3 h" in shown(long)
 
 
+@pytest.mark.parametrize(("mode", "copies"), [("exact", 1), ("clustered", 2), ("index", 2)])
+def test_copies_of_embeddings_are_counted(tmp_path: Path, pool_factory: Any, mode: str, copies: int) -> None:
+    made = pool_factory.datacomp(tmp_path / "pool", 2, 50, embeddings={"a": np.zeros((100, 6), np.float16)})
+    recipe = Recipe(name="r", steps=[{"semantic_dedup": {"embedding": "a", "mode": mode}}])
+    disk = plan(recipe, made, sample_seconds=0).disk
+    assert disk.scratch_bytes == (copies * 12 + 124 + 168) * 100
+
+
 def test_duplicates_need_scratch_partners_and_groups(pool: Path) -> None:
     recipe = Recipe(name="r", steps=[{"exact_dedup": "url"}, {"exact_dedup": "caption"}])
     disk = plan(recipe, pool, sample_seconds=0).disk

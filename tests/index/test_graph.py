@@ -112,6 +112,18 @@ def test_symmetric_graph_has_both_directions(tmp_path: Path, keep: Any, edges_in
     assert sorted(path.suffix for path in (tmp_path / "graph").iterdir()) == [".json"] * 2 + [".npy"] * 4
 
 
+@pytest.mark.parametrize("edges_in_memory", [1, 37, 1 << 24])
+def test_the_sum_of_both_directions(tmp_path: Path, edges_in_memory: int) -> None:
+    graph = knn_graph(rows(150), 4)
+    edges = edges_of(graph)
+    expected: dict[tuple[int, int], np.float32] = {}
+    for (row, col), weight in edges.items():
+        for edge in ((row, col), (col, row)):
+            expected[edge] = expected.get(edge, np.float32(0)) + np.float32(weight)
+    for out in (None, tmp_path / "graph"):
+        assert edges_of(graph.symmetrize(out, keep="sum", edges_in_memory=edges_in_memory)) == expected
+
+
 def test_a_hub_with_more_edges_than_fit_at_once_is_one_range() -> None:
     x = np.zeros((200, 3), np.float32)
     x[:, 0], x[1:, 1] = 1, np.linspace(-0.5, 0.5, 199)
@@ -182,5 +194,15 @@ def test_a_graph_that_does_not_hold_together_is_refused() -> None:
         KnnGraph(graph.indptr, graph.indices.astype(np.int32), graph.weights)  # type: ignore[arg-type]
     with pytest.raises(IndexError, match="row: expected 0 to 19, got 20"):
         graph.neighbors(20)
-    with pytest.raises(InputError, match="keep: expected 'union' or 'mutual', got 'max'"):
+    with pytest.raises(InputError, match="keep: expected 'union', 'mutual' or 'sum', got 'max'"):
         graph.symmetrize(keep="max")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("keep", ["union", "mutual"])
+def test_wide_row_numbers_are_put_in_the_same_order(keep: Any) -> None:
+    narrow = knn_graph(np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32), 4)
+    wide = KnnGraph(narrow.indptr, narrow.indices.astype(np.uint64), narrow.weights)
+    expected, found = narrow.symmetrize(keep=keep), wide.symmetrize(keep=keep)
+    np.testing.assert_array_equal(found.indptr, expected.indptr)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_array_equal(found.weights, expected.weights)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pycurate import assign, kmeans
 from pycurate.errors import InputError
-from pycurate.index.sampling import drawn_rows, sample_rows, seeded_keys
+from pycurate.index.sampling import drawn_rows, sample_rows, seeded_keys, uniforms
 from pycurate.kernels import Isa
 from pycurate.reference import rowwise as reference
 
@@ -79,7 +79,7 @@ def test_the_same_bits_for_any_number_of_threads() -> None:
         assert found.similarities.tobytes() == similarities.tobytes()
 
 
-@pytest.mark.parametrize("init", ["random", "k-means++"])
+@pytest.mark.parametrize("init", ["random", "k-means++", "k-means||"])
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_it_converges_and_never_gets_worse(init: Any, metric: Any) -> None:
     made = kmeans(clustered(2000, 16, 8, spread=0.1), 8, metric=metric, init=init, iterations=50, tolerance=0)
@@ -92,6 +92,80 @@ def test_k_means_plus_plus_finds_clusters_far_apart() -> None:
     x = clustered(4000, 8, 10, seed=3, spread=0.01)
     apart = kmeans(x, 10, metric="l2", init="k-means++", iterations=5)
     assert apart.inertia[-1] < 0.01  # 8 coordinates of variance 0.0001; a missed cluster would add more than 0.1
+
+
+def distances_to(points: NDArray[np.float32], row: int, metric: Any) -> NDArray[np.float64]:
+    near = reference.pair_similarity(np.broadcast_to(points[row], points.shape), points, metric).astype(np.float64)
+    return 1 - near if metric == "cosine" else -near
+
+
+def scalable_start(points: NDArray[np.float32], k: int, metric: Any, first: int, seed: int) -> list[int]:
+    """Bahmani et al. (2012), algorithm 2, one row at a time: l = 2 k, five rounds, then k-means++ of weighted rows."""
+    chosen = [first]
+    distances = distances_to(points, first, metric)
+    for number in range(5):
+        cost = math.fsum(distances)
+        draws = uniforms(np.arange(len(points), dtype=np.uint64), seed, 5 + (number << 32))
+        new = [row for row in range(len(points)) if draws[row] * cost < 2 * k * distances[row]]
+        for row in new:
+            distances = np.minimum(distances, distances_to(points, row, metric))
+        chosen += new
+    to_all = np.stack([distances_to(points, row, metric) for row in chosen])
+    weights = np.bincount(to_all.argmin(axis=0), minlength=len(chosen)).astype(float)
+    draws = uniforms(np.arange(k, dtype=np.uint64), seed, 6)
+
+    def drawn(masses: NDArray[np.float64], draw: float) -> int:
+        total = 0.0
+        for place, mass in enumerate(masses):
+            total += mass
+            if total > draw * np.cumsum(masses)[-1]:
+                return place
+        raise AssertionError
+
+    places = [drawn(weights, draws[0])]
+    for number in range(1, k):
+        near = np.min([distances_to(points[chosen], place, metric) for place in places], axis=0)
+        places.append(drawn(weights * near, draws[number]))
+    return [chosen[place] for place in places]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(("k", "seed"), [(1, 0), (6, 5), (9, 1234)])
+def test_k_means_parallel_begins_as_the_plain_rendition(isa: Isa, metric: Any, dtype: Any, k: int, seed: int) -> None:
+    x = clustered(700, 19, 12, seed).astype(dtype)
+    x[300:320] = x[7]  # copies of a drawn row are at distance 0 and never drawn beside it
+    made = [
+        kmeans(x, k, metric=metric, init="k-means||", iterations=0, sample=len(x), seed=seed, threads=threads)
+        for threads in (1, 2)
+    ]
+    points = x.astype(np.float32)
+    first = int(drawn_rows(len(x), len(x), seed)[0])
+    start = points[scalable_start(points, k, metric, first, seed)]
+    if metric == "cosine":
+        start = (start / reference.norms(start).astype(np.float64)[:, None]).astype(np.float32)
+    assert [m.centroids.tobytes() for m in made] == [start.tobytes()] * 2
+
+
+def test_k_means_parallel_finds_clusters_that_drawn_rows_miss() -> None:
+    x = clustered(4000, 8, 40, seed=3, spread=0.01)
+    found = {init: kmeans(x, 40, metric="l2", init=init, iterations=20, seed=2) for init in ("random", "k-means||")}
+    assert found["k-means||"].inertia[-1] < 0.01 < found["random"].inertia[-1]
+
+
+def test_k_means_parallel_of_few_distinct_rows_takes_others_too() -> None:
+    x = np.repeat(np.eye(3, dtype=np.float32), 10, axis=0)
+    made = kmeans(x, 5, init="k-means||", iterations=3)
+    assert np.count_nonzero(made.sizes) == 3
+    assert made.inertia[-1] == 0
+    same = kmeans(np.ones((8, 4), np.float32), 3, init="k-means||", iterations=2)
+    assert same.inertia[-1] == 0
+
+
+def test_k_means_parallel_refuses_distances_beyond_float32() -> None:
+    x = np.array([[1e19, 0], [-1e19, 0], [1e19, 1]], np.float32)
+    with pytest.raises(InputError, match="beyond float32; scale the rows down"):
+        kmeans(x, 2, metric="l2", init="k-means||")
 
 
 def test_a_sample_is_stated_and_follows_from_the_seed() -> None:
@@ -185,7 +259,7 @@ def test_keys_of_other_seeds_and_streams_differ() -> None:
         ({"k": 0}, "k: expected a whole number of at least 1, got 0"),
         ({"k": 41}, "k: expected at most the 40 rows to train on that can be judged, got 41"),
         ({"k": 2, "metric": "inner_product"}, "metric: expected 'cosine' or 'l2', got 'inner_product'"),
-        ({"k": 2, "init": "first"}, "init: expected 'random' or 'k-means++', got 'first'"),
+        ({"k": 2, "init": "first"}, "init: expected 'random', 'k-means++' or 'k-means||', got 'first'"),
         ({"k": 2, "tolerance": 1.5}, "tolerance: expected a share of at least 0 and below 1, got 1.5"),
         ({"k": 2, "iterations": -1}, "iterations: expected a whole number of at least 0, got -1"),
         ({"k": 2, "sample": 0}, "sample: expected a whole number of at least 1, got 0"),

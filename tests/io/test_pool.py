@@ -337,7 +337,7 @@ class TestBadPools:
         ("prepare", "message"),
         [
             (lambda p: shutil.rmtree(p), r"pool: '.*' does not exist"),
-            (lambda p: None, r"no layout fits '.*': it has no \.parquet, \.npy, \.npz or \.tar file\. Expected"),
+            (lambda p: None, r"no layout fits '.*': it has no \.parquet, \.npy, \.npz, \.tar or image file\. Expected"),
             (lambda p: (p / "00000.tar").write_bytes(b""), r"it has 1 \.tar, such as '00000\.tar'.*pass layout="),
         ],
     )

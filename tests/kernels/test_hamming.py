@@ -20,6 +20,7 @@ from pycurate.kernels.hamming import (
     hamming_nearest_earlier,
     hamming_pairs,
 )
+from pycurate.kernels.hamming_blocks import linkage_edges, nearest_of_others
 from pycurate.reference import hamming as reference
 
 SIZES = [0, 1, 2, 3, 7, 8, 9, 33, 65, 150, 300]
@@ -109,7 +110,7 @@ def test_the_nearest_earlier_row_equals_the_reference(n: int, words: int) -> Non
 @pytest.mark.parametrize("n", [0, 1, 2, 9, 150, 300])
 def test_linkage_has_the_components_at_every_radius(n: int, words: int) -> None:
     codes = planted(n, words, 6)
-    joined, distances = core.linkage_within(codes, 9, 0, 1, None)
+    joined, distances = core.linkage_within(codes, None, 9, 0, 1, None)
     expected = reference.linkage_within(codes, 9)
     np.testing.assert_array_equal(joined, expected[0])
     np.testing.assert_array_equal(distances, expected[1])
@@ -125,6 +126,42 @@ def test_linkage_has_the_components_at_every_radius(n: int, words: int) -> None:
         for _ in range(n):  # to the lowest of the lowest
             labels = labels[labels]
         np.testing.assert_array_equal(labels, reference.components_within(codes, radius))
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("words", [1, 4])
+@pytest.mark.parametrize(("n", "m"), [(0, 3), (3, 0), (1, 1), (40, 70), (130, 65)])
+def test_blocks_meet_as_one_array_does(n: int, m: int, words: int) -> None:
+    codes = np.unique(planted(n + m, words, 5, flips=3), axis=0)
+    codes = codes[np.random.default_rng(0).permutation(len(codes))]
+    n = min(n, len(codes))
+    others, block = np.ascontiguousarray(codes[:n]), np.ascontiguousarray(codes[n:])
+    between = reference.distances(block, others)
+    for radius in (0, 4, 30):
+        for before in (None, np.arange(len(block)) % (n + 1)):
+            found = nearest_of_others(block, others, radius, before)
+            for row, (place, distance) in enumerate(zip(found.places, found.distances, strict=True)):
+                allowed = between[row, : n if before is None else before[row]]
+                near = np.flatnonzero(allowed <= radius)
+                expected = near[np.argmin(allowed[near])] if len(near) else -1
+                assert (place, distance) == (expected, allowed[expected] if len(near) else -1)
+        rows, cols, at = linkage_edges(block, others, radius)
+        assert len(rows) < max(1, len(codes))
+        numbers = np.append(np.arange(n, len(codes)), np.arange(n))
+        for level in range(radius + 1):
+            both = np.full((len(codes), len(codes)), 64 * words + 1)
+            both[n:, :n] = between
+            found_labels = labels_of(len(codes), numbers[rows[at <= level]], numbers[cols[at <= level]])
+            np.testing.assert_array_equal(found_labels, labels_of(len(codes), *np.nonzero(both <= level)))
+
+
+def labels_of(n: int, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[np.int64]:
+    """(n,) the lowest row of each component, in plain loops."""
+    labels = np.arange(n)
+    for row, col in zip(rows.tolist(), cols.tolist(), strict=True):
+        low, high = sorted((labels[row], labels[col]))
+        labels[labels == high] = low
+    return labels
 
 
 @pytest.mark.parametrize("radius", [3, 12])

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pycurate.kernels import active_isa, rowwise, set_active_isa
+from pycurate.kernels.device import cuda_support
 from pycurate.kernels.rowwise import Heads, convert, pair_similarity, row_statistics, rowwise_scores
 from pycurate.reference import rowwise as reference
-from pycurate.testing import AVAILABLE_ISAS
+from pycurate.testing import AVAILABLE_ISAS, CUDA
 
 ELEMENTS = ["float16", "bfloat16", "float32", "int8"]
 METRICS: list[rowwise.Metric] = ["cosine", "inner_product", "l2"]
@@ -60,15 +61,17 @@ def assert_same_bits(actual: Rows | None, expected: Rows) -> None:
     np.testing.assert_array_equal(actual.view(bits), expected.view(bits))
 
 
-def assert_equals_reference(a: Rows, b: Rows, heads_a: Heads | None, heads_b: Heads | None) -> None:
+def assert_equals_reference(
+    a: Rows, b: Rows, heads_a: Heads | None, heads_b: Heads | None, device: str = "cpu"
+) -> None:
     for metric in METRICS:
         expected = reference.pair_similarity(a, b, metric)
-        assert_same_bits(pair_similarity(a, b, metric, **options(a)), expected)
-        scores = rowwise_scores(a, b, metric, heads_a=heads_a, heads_b=heads_b, **options(a))
+        assert_same_bits(pair_similarity(a, b, metric, device=device, **options(a)), expected)
+        scores = rowwise_scores(a, b, metric, heads_a=heads_a, heads_b=heads_b, device=device, **options(a))
         assert_same_bits(scores.similarities, expected)
     for x, norms, scored, heads in ((a, scores.norms_a, scores.heads_a, heads_a),
                                     (b, scores.norms_b, scores.heads_b, heads_b)):  # fmt: skip
-        statistics = row_statistics(x, heads=heads, **options(x))
+        statistics = row_statistics(x, heads=heads, device=device, **options(x))
         assert_same_bits(norms, reference.norms(x))
         assert_same_bits(statistics.norms, reference.norms(x))
         assert_same_bits(statistics.flags, reference.flags(x))
@@ -84,19 +87,17 @@ def assert_equals_reference(a: Rows, b: Rows, heads_a: Heads | None, heads_b: He
 
 @pytest.mark.parametrize("d", SIZES)
 @pytest.mark.parametrize("element", ELEMENTS)
-@pytest.mark.usefixtures("isa")
-def test_bits_equal_the_reference(element: str, d: int) -> None:
+def test_bits_equal_the_reference(element: str, d: int, engine: str) -> None:
     a, b = make_rows(element, (2, 5, d), seed=d)
-    assert_equals_reference(a, b, make_heads(3, d), make_heads(1, d))
+    assert_equals_reference(a, b, make_heads(3, d), make_heads(1, d), engine)
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 16, 17, 33])  # around the rows that are finished together
 @pytest.mark.parametrize(("count_a", "count_b"), [(0, 2), (2, 0), (1, 5)])
-@pytest.mark.usefixtures("isa")
-def test_every_row_and_head_is_scored(n: int, count_a: int, count_b: int) -> None:
+def test_every_row_and_head_is_scored(n: int, count_a: int, count_b: int, engine: str) -> None:
     a, b = make_rows("float16", (2, n, 40), seed=n)
     heads = [make_heads(count, 40) if count else None for count in (count_a, count_b)]
-    assert_equals_reference(a, b, *heads)
+    assert_equals_reference(a, b, *heads, engine)
 
 
 @settings(max_examples=60, deadline=None)
@@ -118,14 +119,15 @@ def test_any_bits_equal_the_reference(element: str, n: int, d: int, count: int, 
             assert_equals_reference(a, b, make_heads(count, d) if count else None, None)
     finally:
         set_active_isa(before)
+    if not cuda_support().missing:
+        assert_equals_reference(a, b, make_heads(count, d) if count else None, None, CUDA)
 
 
-@pytest.mark.usefixtures("isa")
-def test_reads_every_float16() -> None:
+def test_reads_every_float16(engine: str) -> None:
     every = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, 1)
     expected = every[:, 0].astype(np.float32)
     expected[~np.isfinite(expected)] = np.nan
-    np.testing.assert_array_equal(pair_similarity(every, np.ones_like(every), "inner_product"), expected)
+    np.testing.assert_array_equal(pair_similarity(every, np.ones_like(every), "inner_product", device=engine), expected)
 
 
 @cache
@@ -163,83 +165,80 @@ def test_convert_of_strided_rows(d: int) -> None:
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
-@pytest.mark.usefixtures("isa")
-def test_identical_rows_are_exactly_one(element: str) -> None:
+def test_identical_rows_are_exactly_one(element: str, engine: str) -> None:
     a = make_rows(element, (200, 100))
-    assert np.all(pair_similarity(a, a.copy(), **options(a)) == 1)
-    distance = pair_similarity(a, a.copy(), "l2", **options(a))
+    assert np.all(pair_similarity(a, a.copy(), **options(a), device=engine) == 1)
+    distance = pair_similarity(a, a.copy(), "l2", **options(a), device=engine)
     assert not distance.any()
     assert not np.signbit(distance).any()
 
 
-@pytest.mark.usefixtures("isa")
-def test_cosine_never_exceeds_one() -> None:
+def test_cosine_never_exceeds_one(engine: str) -> None:
     a = make_rows("float32", (5000, 33))
     scale = np.linspace(0.1, 10, 5000, dtype=np.float32)[:, None]
-    similarities = np.concatenate([pair_similarity(a, a * scale), pair_similarity(a, -a * scale)])
+    similarities = np.concatenate(
+        [pair_similarity(a, a * scale, device=engine), pair_similarity(a, -a * scale, device=engine)]
+    )
     assert np.abs(similarities).max() == 1
 
 
-@pytest.mark.usefixtures("isa")
-def test_rows_that_cannot_be_judged_are_nan_and_flagged() -> None:
+def test_rows_that_cannot_be_judged_are_nan_and_flagged(engine: str) -> None:
     good = np.ones((6, 20), np.float32)
     bad = good.copy()
     bad[0, 3], bad[1, 19], bad[2, 0] = np.nan, np.inf, -np.inf
     bad[3] = 0
     bad[4] = 1e19  # finite, but its squared norm is 2e39
-    scores = rowwise_scores(bad, good)
+    scores = rowwise_scores(bad, good, device=engine)
     np.testing.assert_array_equal(np.isnan(scores.similarities), [True, True, True, True, True, False])
     not_finite, zero = rowwise.A_NOT_FINITE, rowwise.A_ZERO
     np.testing.assert_array_equal(scores.flags, [not_finite, not_finite, not_finite, zero, not_finite, 0])
     np.testing.assert_array_equal(scores.norms_a[:5], np.array([np.nan, np.inf, np.inf, 0, np.inf], np.float32))
-    np.testing.assert_array_equal(rowwise_scores(good, bad).flags, scores.flags << 2)
-    np.testing.assert_array_equal(row_statistics(bad).flags, scores.flags)
-    l2, inner_product = (rowwise_scores(bad, good, metric).similarities for metric in ("l2", "inner_product"))
+    np.testing.assert_array_equal(rowwise_scores(good, bad, device=engine).flags, scores.flags << 2)
+    np.testing.assert_array_equal(row_statistics(bad, device=engine).flags, scores.flags)
+    l2, inner_product = (
+        rowwise_scores(bad, good, metric, device=engine).similarities for metric in ("l2", "inner_product")
+    )
     np.testing.assert_array_equal(np.isnan(l2), [True, True, True, False, True, False])
     np.testing.assert_array_equal(np.isnan(inner_product), [True, True, True, False, False, False])
     assert l2[3] == -20
 
 
-@pytest.mark.usefixtures("isa")
-def test_float16_extremes_and_subnormals() -> None:
+def test_float16_extremes_and_subnormals(engine: str) -> None:
     a = np.full((3, 64), 65504, np.float16)
     a[1], a[2] = 2**-24, -(2**-24)
     b = np.full((3, 64), 65504, np.float16)
-    scores = rowwise_scores(a, b)
+    scores = rowwise_scores(a, b, device=engine)
     np.testing.assert_array_equal(scores.similarities, np.array([1, 1, -1], np.float32))
     np.testing.assert_array_equal(scores.norms_a, np.array([8 * 65504, 2**-21, 2**-21], np.float32))
 
 
-@pytest.mark.usefixtures("isa")
-def test_the_last_group_is_filled_with_zeros() -> None:
+def test_the_last_group_is_filled_with_zeros(engine: str) -> None:
     # 1e-30 * -1e-30 rounds to -0. A lane that ends on it stays -0, unless a zero product is added after it.
     for d, negative in ((16, True), (31, False), (32, True), (33, False), (48, True)):
         a = np.full((1, d), 1e-30, np.float32)
-        assert np.signbit(pair_similarity(a, -a, "inner_product"))[0] == negative, d
+        assert np.signbit(pair_similarity(a, -a, "inner_product", device=engine))[0] == negative, d
 
 
-@pytest.mark.usefixtures("isa")
-def test_int8_sums_exactly_beyond_int32() -> None:
+def test_int8_sums_exactly_beyond_int32(engine: str) -> None:
     a = np.full((1, 200_003), -128, np.int8)
-    assert pair_similarity(a, a, "inner_product")[0] == np.float32(200_003 * 2**14)
-    assert row_statistics(a).norms[0] == np.float32(np.sqrt(200_003.0) * 128)
+    assert pair_similarity(a, a, "inner_product", device=engine)[0] == np.float32(200_003 * 2**14)
+    assert row_statistics(a, device=engine).norms[0] == np.float32(np.sqrt(200_003.0) * 128)
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
-@pytest.mark.usefixtures("isa")
-def test_rows_any_stride_apart_are_read_in_place(element: str) -> None:
+def test_rows_any_stride_apart_are_read_in_place(element: str, engine: str) -> None:
     base = make_rows(element, (12, 90))
     for view in (base[::3, 7:60], base[::-1], np.broadcast_to(base[4], (6, 90)), base[:, 5:6], base[3:4]):
         expected = np.ascontiguousarray(view)
         assert_same_bits(
-            pair_similarity(view, view[::-1], **options(base)),
+            pair_similarity(view, view[::-1], **options(base), device=engine),
             reference.pair_similarity(expected, expected[::-1], "cosine"),
         )
     a, b = make_rows(element, (2, 4, 49), seed=1)
     odd = np.empty(a.nbytes + 1, np.uint8)
     odd[1:] = a.view(np.uint8).ravel()
     unaligned = odd[1:].view(a.dtype).reshape(a.shape)
-    assert_equals_reference(unaligned, b, make_heads(2, 49), None)
+    assert_equals_reference(unaligned, b, make_heads(2, 49), None, engine)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -402,6 +402,32 @@ def test_the_plan_is_the_formula_and_says_what_is_missing() -> None:
         plan_blocks((missing - 1) << 20, 1000, 512, 1024, 0)
 
 
+FOREST_PEAK = """
+import sys
+from pycurate.api.similarity import similarity_join
+from pycurate.engine.memory import MemoryMeter
+with MemoryMeter(0.01) as meter:
+    found = similarity_join(sys.argv[1], sys.argv[2], memory_bytes=int(sys.argv[3]), threads=2)
+    forest = found.spanning_forest_above(0.5)
+print(len(forest.rows), meter.peak_bytes)
+"""
+
+
+@pytest.mark.parametrize("spread", [0.2, 1.0])
+def test_a_forest_stays_under_the_cap(spread: float, tmp_path: Path) -> None:
+    """Of 24,000 noisy copies all pairs, 288 million and 5.8 GB, are above the floor, or some of them."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal(256) + spread * random.standard_normal((24_000, 256))
+    np.save(tmp_path / "x.npy", x.astype(np.float16))
+    cap = 232 << 20
+    command = [sys.executable, "-c", FOREST_PEAK, str(tmp_path / "x.npy"), str(tmp_path / "out"), str(cap)]
+    edges, peak = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert edges > 23_000
+    assert peak < cap
+    plan = json.loads(next(tmp_path.glob("out/spanning_forest*/plan.json")).read_text())
+    assert plan["block_rows"] < 12_000  # it was cut
+
+
 PEAK = """
 import re, sys
 from pathlib import Path

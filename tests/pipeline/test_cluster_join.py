@@ -450,7 +450,9 @@ def test_more_pairs_than_allowed_are_an_error(tmp_path: Path) -> None:
     count = len(clustered_join(x, tmp_path / "whole").pairs_above(0.85).rows)
     found = clustered_join(x, tmp_path / "out")
     for most in (count - 1, 3):
-        with pytest.raises(InputError, match=rf"max_pairs: expected at most {most:,} pairs, but at least"):
+        with pytest.raises(
+            InputError, match=rf"max_pairs: expected at most {most:,} pairs at or above 0\.85, but at least"
+        ):
             found.pairs_above(0.85, max_pairs=most)
     assert len(found.pairs_above(0.85, max_pairs=count).rows) == count
     with pytest.raises(ValueError, match="max_pairs: expected None or at least 0, got -1"):

@@ -94,5 +94,5 @@ def test_refusals(tmp_path: Path) -> None:
         indexed_join(x, tmp_path, method="lsh")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="k: expected a whole number of at least 1, got 0"):
         indexed_join(x, tmp_path, k=0)
-    with pytest.raises(InputError, match="max_pairs: expected at most 3 pairs, got"):
+    with pytest.raises(InputError, match="max_pairs: expected at most 3 pairs at or above"):
         indexed_join(x, tmp_path).pairs_above(THRESHOLD, max_pairs=3)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 from pathlib import Path
@@ -105,3 +106,24 @@ def test_a_workspace_of_another_format_is_refused(tmp_path: Path) -> None:
 def test_digest_sees_every_change_and_no_order() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert len({digest(1), digest("1"), digest([1]), digest(1.5), digest(None)}) == 5
+
+
+def test_scratch_is_gone_after_it_unless_a_fit_that_resumes_was_stopped(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+
+    def stopped(name: str, resumes: bool) -> list[str]:
+        """What was there at the beginning; leaves a file and fails."""
+        with contextlib.suppress(KeyboardInterrupt), workspace.scratch(name, resumes=resumes) as folder:
+            found = sorted(path.name for path in folder.iterdir())
+            (folder / "file").touch()
+            raise KeyboardInterrupt
+        return found
+
+    assert stopped("a", False) == stopped("a", False) == []
+    assert stopped("b", True) == []
+    assert stopped("b", True) == ["file"]
+    assert stopped("c", True) == []  # and b is nobody's any more
+    assert stopped("b", True) == []
+    with workspace.scratch("b", resumes=True) as folder:
+        assert (folder / "file").exists()
+    assert list(folder.parent.iterdir()) == []

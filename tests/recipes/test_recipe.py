@@ -13,7 +13,9 @@ from pycurate.recipes import Recipe, preset_descriptions
 from pycurate.steps import (
     STEPS,
     CaptionRules,
+    ClassBalance,
     ClipScore,
+    Coreset,
     Decontaminate,
     ExactDedup,
     Filter,
@@ -43,6 +45,8 @@ steps:
   - row_scores: {name: mine, version: 3, function: "numpy:asarray", embeddings: [l14_img], inputs: [clip, url]}
   - filter: original_width >= 200 and clip > 0.1
   - threshold: {score: clip, minimum: 0.28}
+  - class_balance: {label: cluster, total: 500, floor: 2, score: clip}
+  - coreset: {embedding: l14_img, fraction: 0.5, method: k_center}
   - threshold: {score: b32, maximum: 0.9, inclusive: false, unjudged: keep}
   - top_fraction: {score: clip, fraction: 0.3, of: survivors, ties: datacomp}
   - caption_rules: {min_words: 3, max_chars: 200}
@@ -75,6 +79,8 @@ def in_python() -> Recipe:
             RowScores(name="mine", version=3, function="numpy:asarray", embeddings=["l14_img"], inputs=["clip", "url"]),
             Filter(expression="original_width >= 200 and clip > 0.1"),
             Threshold(score="clip", minimum=0.28),
+            ClassBalance(label="cluster", total=500, floor=2, score="clip"),
+            Coreset(embedding="l14_img", fraction=0.5, method="k_center"),
             Threshold(score="b32", maximum=0.9, inclusive=False, unjudged="keep"),
             TopFraction(score="clip", fraction=0.3, of="survivors", ties="datacomp"),
             CaptionRules(min_words=3, max_chars=200),
@@ -141,6 +147,7 @@ def test_steps_know_which_names_are_scores_and_which_are_columns() -> None:
     assert set(columns) == {
         "clip_b32_similarity_score",
         "url",
+        "cluster",
         "original_width",
         "original_height",
         "caption",
@@ -253,6 +260,8 @@ def test_check_names_what_the_pool_lacks(pool_factory, tmp_path: Path) -> None:
 def test_every_preset_is_described_and_goes_to_yaml_and_back() -> None:
     given = {"fasttext_model": "lid.176.bin", "wordnet": "wordnet", "entities": "ids.txt"}
     needed = {"datacomp-basic": ["fasttext_model"], "datacomp-text": list(given)}
+    given["embedding"] = "l14_img"
+    needed |= {name: ["embedding"] for name in ("semdedup", "semdedup-nemo", "dedup-clip94")}
     for name, description in preset_descriptions().items():
         recipe = Recipe.load(name, **{key: given[key] for key in needed.get(name, [])})
         assert recipe.name == name

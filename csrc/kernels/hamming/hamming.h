@@ -49,16 +49,17 @@ bool components_within(Codes a, std::size_t words, unsigned radius, const std::v
 
 /// The components at every radius up to `radius` at once. joined, distances (n,): the least radius at which a
 /// row is in one component with a lower one, and the lowest row of that component then; -1 and -1 for a row
-/// that is the lowest of its component at `radius`. bands: as of plan_bands, at most as many as each radius
-/// bears.
-bool linkage_within(Codes a, std::size_t words, unsigned radius, int bands, std::int64_t* joined,
-                    std::int32_t* distances, std::size_t threads, const Poll& poll);
+/// that is the lowest of its component at `radius`. With b, of the pairs of a row of a and one of b: n is the
+/// rows of both, those of b after those of a. bands: as of plan_bands, at most as many as each radius bears.
+bool linkage_within(Codes a, const Codes* b, std::size_t words, unsigned radius, int bands,
+                    std::int64_t* joined, std::int32_t* distances, std::size_t threads, const Poll& poll);
 
-/// Per row the lowest rank among the nearest of the rows of lower rank within the radius, and their distance;
-/// -1 and -1 where there is none. ranks (n,), distinct.
-bool nearest_earlier(Codes a, std::size_t words, unsigned radius, const std::vector<Band>& bands,
-                     const std::uint32_t* ranks, std::int64_t* best, std::int32_t* distances,
-                     std::size_t threads, const Poll& poll);
+/// Per row of a the lowest rank among the nearest of the rows (of b, if it is given) of lower rank within the
+/// radius, and their distance; -1 and -1 where there is none. ranks, b_ranks: of every row, distinct on a
+/// side.
+bool nearest_earlier(Codes a, const Codes* b, std::size_t words, unsigned radius,
+                     const std::vector<Band>& bands, const std::uint32_t* ranks, const std::uint32_t* b_ranks,
+                     std::int64_t* best, std::int32_t* distances, std::size_t threads, const Poll& poll);
 
 /// Per row the lowest row with the same code, -1 for the first.
 bool find_copies(Codes a, std::size_t words, std::int64_t* copy_of, std::size_t threads, const Poll& poll);

@@ -139,7 +139,7 @@ class BandJoin {
         for (std::size_t p = i; p < i_end; ++p)
             if (!epilogue_.settled(first, a_.buckets.row(p))) return false;
         for (std::size_t q = j; q < j_end; ++q)
-            if (!epilogue_.settled(first, b_.buckets.row(q))) return false;
+            if (!epilogue_.settled(first, epilogue_.right + b_.buckets.row(q))) return false;
         return true;
     }
 
@@ -216,8 +216,9 @@ struct ComponentsWithin {
     struct Slot {};
     static constexpr bool once = false, settles = true;
     DisjointSets sets;
+    std::size_t right;  // the number of row 0 of b
 
-    void take(Slot&, std::uint32_t i, std::uint32_t j, std::uint32_t) noexcept { sets.unite(i, j); }
+    void take(Slot&, std::uint32_t i, std::uint32_t j, std::uint32_t) noexcept { sets.unite(i, right + j); }
     bool settled(std::size_t i, std::size_t j) noexcept { return sets.root(i) == sets.root(j); }
     bool done(const Slot&) const noexcept { return false; }
     void merge(Slot&) const noexcept {}
@@ -226,12 +227,14 @@ struct ComponentsWithin {
 struct NearestEarlier {
     struct Slot {};
     static constexpr bool once = false, settles = false;
-    const std::uint32_t* ranks;
+    const std::uint32_t *ranks, *b_ranks;          // the latter null in a self-join
     std::vector<std::atomic<std::uint64_t>> best;  // distance in the high half, rank in the low
 
     void take(Slot&, std::uint32_t i, std::uint32_t j, std::uint32_t distance) noexcept {
-        if (ranks[i] < ranks[j]) std::swap(i, j);
-        const std::uint64_t mine = std::uint64_t{distance} << 32 | ranks[j];
+        if (b_ranks == nullptr && ranks[i] < ranks[j]) std::swap(i, j);
+        const std::uint32_t other = (b_ranks != nullptr ? b_ranks : ranks)[j];
+        if (other >= ranks[i]) return;
+        const std::uint64_t mine = std::uint64_t{distance} << 32 | other;
         std::uint64_t seen = best[i].load(std::memory_order_relaxed);
         while (mine < seen && !best[i].compare_exchange_weak(seen, mine, std::memory_order_relaxed)) {
         }
@@ -257,26 +260,28 @@ bool pairs_within(Codes a, const Codes* b, std::size_t words, unsigned radius, c
 
 bool components_within(Codes a, std::size_t words, unsigned radius, const std::vector<Band>& bands,
                        std::int64_t* labels, std::size_t threads, const Poll& poll) {
-    ComponentsWithin epilogue{DisjointSets(a.n)};
+    ComponentsWithin epilogue{DisjointSets(a.n), 0};
     if (!join(epilogue, a, nullptr, words, radius, bands, threads, poll)) return false;
     for (std::size_t i = 0; i < a.n; ++i) labels[i] = epilogue.sets.root(i);
     return true;
 }
 
-bool linkage_within(Codes a, std::size_t words, unsigned radius, int bands, std::int64_t* joined,
-                    std::int32_t* distances, std::size_t threads, const Poll& poll) {
-    ComponentsWithin epilogue{DisjointSets(a.n)};
-    std::fill_n(joined, a.n, std::int64_t{-1});
-    std::fill_n(distances, a.n, std::int32_t{-1});
+bool linkage_within(Codes a, const Codes* b, std::size_t words, unsigned radius, int bands,
+                    std::int64_t* joined, std::int32_t* distances, std::size_t threads, const Poll& poll) {
+    const bool self = b == nullptr;
+    const std::size_t b_rows = self ? a.n : b->n, rows = self ? a.n : a.n + b->n;
+    ComponentsWithin epilogue{DisjointSets(rows), self ? 0 : a.n};
+    std::fill_n(joined, rows, std::int64_t{-1});
+    std::fill_n(distances, rows, std::int32_t{-1});
     // Radius by radius: the last costs most by far, as the pairs to look at grow with every bit.
     for (unsigned reached = 0; reached <= radius; ++reached) {
         const auto plan =
-            plan_bands(a.n, a.n, true, words, reached, std::min(bands, static_cast<int>(reached) + 1));
+            plan_bands(a.n, b_rows, self, words, reached, std::min(bands, static_cast<int>(reached) + 1));
         const auto part = [&](double done) {
             return poll && poll((static_cast<double>(reached) + done) / static_cast<double>(radius + 1));
         };
-        if (!join(epilogue, a, nullptr, words, reached, plan, threads, part)) return false;
-        for (std::size_t i = 0; i < a.n; ++i)
+        if (!join(epilogue, a, b, words, reached, plan, threads, part)) return false;
+        for (std::size_t i = 0; i < rows; ++i)
             if (joined[i] < 0 && epilogue.sets.root(i) != i) {
                 joined[i] = epilogue.sets.root(i);
                 distances[i] = static_cast<std::int32_t>(reached);
@@ -285,12 +290,12 @@ bool linkage_within(Codes a, std::size_t words, unsigned radius, int bands, std:
     return true;
 }
 
-bool nearest_earlier(Codes a, std::size_t words, unsigned radius, const std::vector<Band>& bands,
-                     const std::uint32_t* ranks, std::int64_t* best, std::int32_t* distances,
-                     std::size_t threads, const Poll& poll) {
-    NearestEarlier epilogue{ranks, std::vector<std::atomic<std::uint64_t>>(a.n)};
+bool nearest_earlier(Codes a, const Codes* b, std::size_t words, unsigned radius,
+                     const std::vector<Band>& bands, const std::uint32_t* ranks, const std::uint32_t* b_ranks,
+                     std::int64_t* best, std::int32_t* distances, std::size_t threads, const Poll& poll) {
+    NearestEarlier epilogue{ranks, b_ranks, std::vector<std::atomic<std::uint64_t>>(a.n)};
     for (auto& value : epilogue.best) value.store(~std::uint64_t{0}, std::memory_order_relaxed);
-    if (!join(epilogue, a, nullptr, words, radius, bands, threads, poll)) return false;
+    if (!join(epilogue, a, b, words, radius, bands, threads, poll)) return false;
     for (std::size_t i = 0; i < a.n; ++i) {
         const std::uint64_t found = epilogue.best[i].load(std::memory_order_relaxed);
         const bool none = found == ~std::uint64_t{0};

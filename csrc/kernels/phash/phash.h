@@ -18,6 +18,11 @@ struct Kernels {
     /// cosines[j * count + v]; count a multiple of 8, all sums below 2^53.
     void (*transform)(const double* cells, std::size_t size, const double* cosines, std::size_t count,
                       double* out) noexcept;
+    /// Blocks of 8 x 8 coefficients (count, 64), row by row, as size x size pixels each, side by side in
+    /// `size` rows of `out`; size 4 or 2; quantisers (64,) from 0 to 255, coefficients from -2,048 to 2,047.
+    /// False where a value is none of 8-bit samples: decoders differ in what they make of it.
+    bool (*reduce_blocks)(const std::int16_t* coefficients, std::size_t count, const std::int16_t* quantisers,
+                          std::size_t size, std::uint8_t* out) noexcept;
 };
 
 extern const Kernels scalar, avx2;

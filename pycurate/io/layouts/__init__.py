@@ -10,7 +10,7 @@ from collections.abc import Collection
 from types import ModuleType
 
 from pycurate.errors import InputError, PoolError
-from pycurate.io.layouts import clip_retrieval, datacomp, img2dataset, plain
+from pycurate.io.layouts import clip_retrieval, datacomp, images, img2dataset, plain
 from pycurate.io.layouts.part import LayoutName, Part, split_path
 
 LAYOUTS: dict[LayoutName, ModuleType] = {
@@ -18,6 +18,7 @@ LAYOUTS: dict[LayoutName, ModuleType] = {
     "datacomp": datacomp,
     "img2dataset": img2dataset,
     "plain": plain,
+    "images": images,
 }
 
 __all__ = ["LAYOUTS", "LayoutName", "Part", "detect_layout", "parts_of"]
@@ -43,13 +44,14 @@ def parts_of(layout: LayoutName, files: Collection[str], root: str) -> list[Part
 
 _EXPECTED = (
     "Expected <32 hex>.parquet with .npz (datacomp), 00000.tar with 00000.parquet (img2dataset), img_emb/ and "
-    "text_emb/ with metadata/ (clip_retrieval), or .npy and .parquet files (plain); if it is one of these, pass layout="
+    "text_emb/ with metadata/ (clip_retrieval), .npy and .parquet files (plain), or image files alone (images); if it "
+    "is one of these, pass layout="
 )
 
 
 def _seen(files: Collection[str]) -> str:
     if not files:
-        return "it has no .parquet, .npy, .npz or .tar file"
+        return "it has no .parquet, .npy, .npz, .tar or image file"
     count: dict[str, int] = {}
     for path in files:
         suffix = split_path(path)[2] or path

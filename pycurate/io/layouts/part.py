@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-LayoutName: TypeAlias = Literal["datacomp", "img2dataset", "clip_retrieval", "plain"]
+LayoutName: TypeAlias = Literal["datacomp", "img2dataset", "clip_retrieval", "plain", "images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Part:
     npz: str | None = None
     npy: Mapping[str, str] = field(default_factory=dict)  # embedding name -> path
     tar: str | None = None
+    images: tuple[str, ...] = ()  # files that are rows
     problem: str | None = None  # what is wrong with the part, as the listing shows it
 
 

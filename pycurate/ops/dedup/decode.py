@@ -7,10 +7,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pycurate.kernels.phash import jpeg_luma
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,9 +33,10 @@ _quiet: list[Any] = []  # the filters to restore, and how many callers want quie
 def decode(encoded: bytes | None, least_side: int) -> NDArray[np.uint8] | int:
     """The pixels of an encoded picture as they are shown, at reduced scale where the format offers one.
 
-    JPEGs are decoded at 1/2, 1/4 or 1/8 as long as both sides keep ``least_side`` pixels, and their luma alone; of an
-    animation the first frame counts. The orientation that EXIF gives is applied, as browsers do. Pixels of 16 bits keep
-    their upper 8. The size is judged from the header, before anything is decoded.
+    JPEGs are decoded at 1/2, 1/4 or 1/8 as long as both sides keep ``least_side`` pixels, and their luma alone;
+    baseline ones by `jpeg_luma`, to the pixels that Pillow gives. Of an animation the first frame counts. The
+    orientation that EXIF gives is applied, as browsers do. Pixels of 16 bits keep their upper 8. The size is judged
+    from the header, before anything is decoded.
 
     Parameters
     ----------
@@ -53,11 +57,17 @@ def decode(encoded: bytes | None, least_side: int) -> NDArray[np.uint8] | int:
         return ABSENT
     if len(encoded) > MAX_ENCODED_BYTES:
         return TOO_LARGE
+    read = jpeg_luma(encoded, least_side, MAX_PIXELS) if _has_libjpeg_turbo() else None
+    if read is not None and read.is_plain:
+        return read.luma
     try:
         with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 return TOO_LARGE
             image.draft("L", (least_side, least_side))
+            if read is not None and image.format == "JPEG" and image.size == read.luma.shape[::-1]:
+                orientation = _orientation(image)
+                return np.asarray(_laid(Image.fromarray(read.luma), orientation)) if orientation else read.luma
             return _pixels(image)
     except Image.DecompressionBombError:
         return TOO_LARGE
@@ -98,9 +108,17 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+@cache
+def _has_libjpeg_turbo() -> bool:
+    """Whether Pillow decodes with it; libjpeg from version 7 on has other pixels at reduced scale."""
+    from PIL import features
+
+    return bool(features.check_feature("libjpeg_turbo"))
+
+
 def _pixels(image: Image.Image) -> NDArray[np.uint8] | int:
     image.load()
-    image = _as_shown(image)
+    image = _laid(image, _orientation(image))
     if image.mode.startswith("I;16"):
         upper: NDArray[np.uint8] = (np.asarray(image) >> 8).astype(np.uint8)
         return upper
@@ -115,11 +133,21 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8] | int:
     return np.asarray(image)
 
 
-def _as_shown(image: Image.Image) -> Image.Image:
-    """The picture as its EXIF says that it is to be laid; Pillow lays TIFFs itself."""
+def _orientation(image: Image.Image) -> int | None:
+    """How its EXIF says that the picture is to be laid; None as stored, and for TIFFs, which Pillow lays itself."""
+    if "exif" not in image.info or image.format == "TIFF":
+        return None
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # damaged metadata are no reason to lose the picture
+        return None
+    return orientation if orientation in range(2, 9) else None
+
+
+def _laid(image: Image.Image, orientation: int | None) -> Image.Image:
     from PIL import Image
 
-    if "exif" not in image.info or image.format == "TIFF":
+    if orientation is None:
         return image
     turns = Image.Transpose
     turn = {
@@ -131,8 +159,4 @@ def _as_shown(image: Image.Image) -> Image.Image:
         7: turns.TRANSVERSE,
         8: turns.ROTATE_90,
     }
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged metadata are no reason to lose the picture
-        return image
-    return image.transpose(turn[orientation]) if orientation in turn else image
+    return image.transpose(turn[orientation])

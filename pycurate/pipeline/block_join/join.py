@@ -31,6 +31,7 @@ from pycurate.pipeline.block_join.blocks import BlockPlan, Blocks, Grid, plan_bl
 from pycurate.pipeline.block_join.components import sweep_components
 from pycurate.pipeline.block_join.forest import sweep_forest
 from pycurate.pipeline.block_join.join_folder import JoinFolder, answer_of
+from pycurate.pipeline.block_join.pair_limit import checked_max_pairs
 from pycurate.pipeline.block_join.pair_runs import merge_pairs, sweep_pairs
 from pycurate.pipeline.block_join.row_states import Counts, Earlier, Neighbors, final_states, sweep_states
 from pycurate.pipeline.block_join.source import RowSource, let_go
@@ -62,7 +63,9 @@ class SimilarityJoin:
         memory_bytes: int,
         threads: int,
         progress: Progress,
+        device: int | None = None,
     ) -> None:
+        self._device = device
         self._source, self._other, self._metric = source, other, metric
         self._memory_bytes = memory_bytes
         self._precision, self._threads, self._progress = precision, threads, progress
@@ -115,15 +118,13 @@ class SimilarityJoin:
 
         Raises
         ------
-        InputError
-            More than ``max_pairs`` pairs.
+        TooManyPairsError
+            More than ``max_pairs`` pairs; an InputError.
         WorkspaceError
             The disk is too full, or the folder is in use by another process.
         """
         limit = float32_of("threshold", threshold)
-        most = None if max_pairs is None else operator.index(max_pairs)
-        if most is not None and most < 0:
-            raise ValueError(f"max_pairs: expected None or at least 0, got {max_pairs}")
+        most = checked_max_pairs(max_pairs)
         with self._folder.question("pairs_above", threshold=limit) as folder:
             if folder.answer() is None:
                 plan = self._plan(0)
@@ -266,7 +267,8 @@ class SimilarityJoin:
 
     def _how(self, begin: float = 0, share: float = 1) -> How:
         """What the tasks of one sweep are told, whose progress is this part of the whole."""
-        return How(self._metric, self._precision, self._threads, part_of(rising(self._progress), begin, share))
+        progress = part_of(rising(self._progress), begin, share)
+        return How(self._metric, self._precision, self._threads, progress, self._device)
 
     def _own(self) -> Floats:
         """(g,) similarity of the rows of each group with each other."""

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pycurate.errors import InputError
 from pycurate.io.atomic import atomic_write
 from pycurate.kernels.block_similarity import BlockPair
 from pycurate.pipeline.block_join.blocks import Grid
+from pycurate.pipeline.block_join.pair_limit import require_at_most
 from pycurate.pipeline.block_join.source import Indices
 from pycurate.pipeline.block_join.sweep import How, Progress, Task, part_of, run_tasks
 from pycurate.pipeline.block_join.task_folder import TaskFolder
@@ -37,7 +37,7 @@ def sweep_pairs(
 
     Raises
     ------
-    InputError
+    TooManyPairsError
         More than ``max_pairs`` in all; what was found stays, for a run that allows more.
     WorkspaceError
         The disk has no room for the pairs of a task and, later, for all of them a second time.
@@ -54,13 +54,13 @@ def sweep_pairs(
             runs = []
             for found in runs_of(task.pair, rows, cols, limit, most_in_memory, task.progress):
                 total += len(found)
-                _require_at_most(max_pairs, total, limit)
+                require_at_most(max_pairs, total, limit)
                 folder.require_disk((total + len(found)) * PAIR_DTYPE.itemsize)
                 file.write(found.view(np.uint8).data)
                 runs.append(len(found))
         folder.finish(task.i, task.j, [path], runs=runs)
 
-    _require_at_most(max_pairs, total, limit)
+    require_at_most(max_pairs, total, limit)
     run_tasks(grid, how, lambda i, j: (i, j) in done, work)
 
 
@@ -117,15 +117,6 @@ def runs_of(
         smaller = BlockPair(left.part(a), of_right)
         told = part_of(progress, place / len(parts), 1 / len(parts))
         yield from runs_of(smaller, rows[a], cols[a if b is None else b], limit, most, told)
-
-
-def _require_at_most(max_pairs: int | None, total: int, limit: float) -> None:
-    if max_pairs is not None and total > max_pairs:
-        raise InputError(
-            f"max_pairs: expected at most {max_pairs:,} pairs at or above {limit:g}, but {total:,} were found before "
-            "all rows were compared; raise the threshold, allow more pairs (40 bytes of disk each while they are "
-            "merged), or ask components_above, count_above or most_similar_earlier, which hold no pairs"
-        )
 
 
 @dataclass(slots=True, eq=False)

@@ -95,6 +95,15 @@ class RowSource:
                 let_go(shard)
         return taken
 
+    def take_any(self, rows: Indices) -> NDArray[Any]:
+        """Likewise of rows in any order, which is that of the copy."""
+        order = np.argsort(rows, kind="stable")
+        taken = np.empty((len(rows), self.d), self.shards[0].dtype)
+        for begin in range(0, len(order), self.piece_rows):
+            part = order[begin : begin + self.piece_rows]
+            taken[part] = self.take(rows[part])
+        return taken
+
     def pieces(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """All rows, ``piece_rows`` at a time, each copy with the number of its first row."""
         for start in range(0, len(self), self.piece_rows):

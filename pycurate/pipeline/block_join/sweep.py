@@ -22,6 +22,7 @@ class How:
     precision: Precision
     threads: int
     progress: Progress
+    device: int | None = None  # number of a GPU; None: the CPU
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +49,8 @@ def run_tasks(grid: Grid, how: How, is_done: Callable[[int, int], bool], work: C
                 left = None  # before the next is read: two blocks fit, not three
                 rows, row = grid.left.read(i), i
                 element = grid.left.source.element
-                left = LeftBlock(rows, element, how.metric, how.precision, how.threads, sample, len(searched.rows))
+                compared = len(searched.rows)
+                left = LeftBlock(rows, element, how.metric, how.precision, how.threads, sample, compared, how.device)
                 del rows
             pair = BlockPair(left, grid.read_right(i, j))
             work(Task(i, j, pair, part_of(how.progress, before / total, size / total)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pycurate.pipeline.cluster_join.centroids import Clustering
 from pycurate.pipeline.cluster_join.join import ClusteredJoin
 
-__all__ = ["ClusteredJoin"]
+__all__ = ["ClusteredJoin", "Clustering"]

@@ -47,13 +47,7 @@ class _Unordered(Blocks):
     """Rows that do not rise in the source."""
 
     def read(self, block: int) -> NDArray[Any]:
-        positions = self.rows[self.span(block)]
-        rows = np.empty((len(positions), self.source.d), self.source.shards[0].dtype)
-        order = np.argsort(positions)
-        for begin in range(0, len(order), self.source.piece_rows):
-            part = order[begin : begin + self.source.piece_rows]
-            rows[part] = self.source.take(positions[part])
-        return rows
+        return self.source.take_any(self.rows[self.span(block)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

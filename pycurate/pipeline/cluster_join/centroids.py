@@ -17,13 +17,15 @@ angles, and only half of the path counts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError, MemoryCapError
-from pycurate.index.kmeans import kmeans
+from pycurate.index.kmeans import check_kmeans, kmeans
+from pycurate.index.kmeans_start import OVERSAMPLING, ROUNDS, Start
 from pycurate.index.rows import check_count
 from pycurate.index.sampling import sample_rows
 from pycurate.kernels.distinct import Floats, Indices
@@ -36,8 +38,68 @@ LEAST_PER_CLUSTER = 4
 """k-means trains on 64 rows a cluster: more move a centroid by less than an eighth of its cluster's spread. From 4,096
 clusters on on 262,144 rows in all, and at least 4 a cluster: borders lie elsewhere then, and probing sees to them."""
 
+PROBES, ITERATIONS, TOLERANCE = 4, 10, 1e-4
+"""Rounds after the tenth move few rows across a border; probing sees to those."""
+
 _UNIT_ROUNDOFF = 2.0**-24
 _GATHERED = 1 << 22  # elements of centroids held at once, as float64
+
+
+@dataclass(frozen=True, slots=True)
+class Clustering:
+    """How rows are clustered, and with which clusters beside its own a row is compared.
+
+    Parameters
+    ----------
+    clusters
+        Default: half of the square root of the number of distinct rows.
+    probes
+        Clusters that a row near a border is compared with, or ``"exact"``: all that may hold a duplicate. 0: none but
+        its own, as in SemDeDup.
+    iterations, seed, tolerance, init
+        Of k-means, as `pycurate.kmeans` takes them.
+    sample
+        Distinct rows that centroids are trained on. Default: 64 a cluster, at most 262,144 in all but at least 4 a
+        cluster.
+
+    Raises
+    ------
+    InputError
+        A value is none of these.
+    """
+
+    clusters: int | None = None
+    probes: int | Literal["exact"] = PROBES
+    iterations: int = ITERATIONS
+    seed: int = 0
+    sample: int | None = None
+    tolerance: float = TOLERANCE
+    init: Start = "random"
+
+    def __post_init__(self) -> None:
+        if self.clusters is not None:
+            check_count("clusters", self.clusters)
+        if self.sample is not None:
+            check_count("sample", self.sample)
+        if self.probes != "exact":
+            check_count("probes", self.probes, least=0)
+        check_kmeans("cosine", self.iterations, self.tolerance, self.init)
+        if self.clusters is not None and self.sample is not None and self.sample < self.clusters:
+            raise InputError(
+                f"sample: expected at least one row for each of {self.clusters:,} clusters, got {self.sample:,}"
+            )
+
+    def clusters_of(self, rows: int) -> int:
+        """Clusters of so many distinct rows; by default so many that assigning costs as comparing does."""
+        return max(1, math.isqrt(rows) // 2) if self.clusters is None else self.clusters
+
+    def require_rows(self, rows: int) -> None:
+        """InputError where there are more clusters than rows: published settings are for hundreds of millions."""
+        if self.clusters is not None and self.clusters > rows:
+            raise InputError(
+                f"clusters: expected at most one for each of {rows:,} rows, got {self.clusters:,}; give fewer, or none "
+                "for half of the square root of the rows"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +110,28 @@ class ClusterRule:
     sample: int
     iterations: int
     seed: int
+    tolerance: float
+    init: Start
 
     @classmethod
-    def of(cls, rows: int, clusters: int | None, sample: int | None, iterations: int, seed: int) -> ClusterRule:
-        """For so many distinct rows; half of sqrt(rows) clusters by default: assigning then costs as comparing does."""
-        if clusters is not None:
-            check_count("clusters", clusters)
-        if sample is not None:
-            check_count("sample", sample)
-        check_count("iterations", iterations, least=0)
-        k = max(1, math.isqrt(rows) // 2) if clusters is None else clusters
+    def of(cls, rows: int, clustering: Clustering) -> ClusterRule:
+        """For so many distinct rows."""
+        k = clustering.clusters_of(rows)
         default = max(LEAST_PER_CLUSTER * k, min(SAMPLE_PER_CLUSTER * k, MOST_SAMPLED))
-        drawn = min(rows, default if sample is None else sample)
-        if clusters is not None and sample is not None and sample < clusters:
-            raise InputError(f"sample: expected at least one row for each of {clusters:,} clusters, got {sample:,}")
-        return cls(min(k, drawn), drawn, iterations, seed)
+        drawn = min(rows, default if clustering.sample is None else clustering.sample)
+        settings = (clustering.iterations, clustering.seed, clustering.tolerance, clustering.init)
+        return cls(min(k, drawn), drawn, *settings)
+
+    def facts(self) -> dict[str, Any]:
+        """JSON that tells these clusters from others."""
+        return asdict(self)
 
     def require_memory(self, source: RowSource, memory_bytes: int) -> None:
         """MemoryCapError where the sample and the centroids do not fit: a smaller sample would be other clusters."""
         needed = self.sample * (3 * source.row_bytes + 6 * source.d + 600) + self.clusters * 24 * source.d
+        if self.init == "k-means||":  # the rows that it draws, and those of one round as an operand
+            drawn = min(self.sample, (ROUNDS * OVERSAMPLING + 2) * self.clusters)
+            needed += drawn * (4 * source.d + 64) + OVERSAMPLING * self.clusters * 24 * source.d
         if needed > memory_bytes:
             raise MemoryCapError(
                 f"memory_bytes: training {self.clusters:,} centroids on {self.sample:,} rows takes {needed >> 20:,} "
@@ -75,15 +140,17 @@ class ClusterRule:
             )
 
     def train(self, source: RowSource, rows: Indices, threads: int) -> Floats:
-        """(k, d) unit centroids, by k-means on a seeded sample of ``rows``."""
+        """(k, d) unit centroids, by k-means on a seeded sample of ``rows``, which follows from their order."""
         drawn = rows[sample_rows(len(rows), self.sample, self.seed)]
         if not len(drawn):
             return np.empty((0, source.d), np.float32)
         return kmeans(
-            source.take(drawn),
+            source.take_any(drawn),
             self.clusters,
             iterations=self.iterations,
+            tolerance=self.tolerance,
             sample=len(drawn),
+            init=self.init,
             seed=self.seed,
             threads=threads or None,
             dtype=source.dtype,

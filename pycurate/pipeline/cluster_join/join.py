@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,13 @@ from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
 from pycurate.kernels.spanning_forest import SpanningForest
 from pycurate.pipeline.block_join.blocks import BlockPlan, plan_blocks
 from pycurate.pipeline.block_join.join_folder import JoinFolder, answer_of
+from pycurate.pipeline.block_join.pair_limit import checked_max_pairs
 from pycurate.pipeline.block_join.source import RowSource
 from pycurate.pipeline.block_join.sweep import How, Progress, part_of, rising
 from pycurate.pipeline.block_join.task_folder import TaskFolder
 from pycurate.pipeline.cluster_join.batches import Batches
-from pycurate.pipeline.cluster_join.centroids import Borders, ClusterRule
+from pycurate.pipeline.cluster_join.centroids import Borders, Clustering, ClusterRule
+from pycurate.pipeline.cluster_join.greedy import MetInClusters
 from pycurate.pipeline.cluster_join.questions import (
     merge_pairs,
     sweep_components,
@@ -61,9 +62,8 @@ class ClusteredJoin:
     Distinct rows go to the nearest of k centroids, and are compared with the rows of their cluster. A row also visits
     the clusters that a near-duplicate of it may be in (`pycurate.pipeline.cluster_join.centroids` proves which): all of
     them with ``probes="exact"``, else only those among the ``probes`` nearest. An answer is that of the method of the
-    same name of `SimilarityJoin` on the pairs that were compared. It depends on the rows and their order, ``clusters``,
-    ``sample``, ``iterations``, ``seed`` and ``probes``; not on the cap, threads, where shards are cut, or how often a
-    run was stopped.
+    same name of `SimilarityJoin` on the pairs that were compared. It depends on the rows and their order, and on the
+    `Clustering`; not on the cap, threads, where shards are cut, or how often a run was stopped.
 
     Attributes
     ----------
@@ -75,23 +75,26 @@ class ClusteredJoin:
         self,
         source: RowSource,
         out: Path,
-        clusters: int | None,
-        probes: int | None,
-        sample: int | None,
-        iterations: int,
-        seed: int,
+        clustering: Clustering,
         min_recall: float | None,
         memory_bytes: int,
         threads: int,
         progress: Progress,
+        rank: Indices | None = None,
     ) -> None:
+        """As `clustered_join`; ``rank`` (n,), such as the place by uid, takes the place of the order of the rows."""
         self._source, self._memory_bytes, self._threads, self._progress = source, memory_bytes, threads, progress
-        self._probes, self._min_recall, self._seed = probes, min_recall, seed
+        self._probes = None if clustering.probes == "exact" else clustering.probes
+        self._min_recall, self._seed = min_recall, clustering.seed
         self._folder = JoinFolder(out, (source,), "cosine")
         self._plan(0)  # refuses a cap that is too small before any work
         with self._folder.locked():
             self._distinct = self._folder.distinct_rows(threads)[0]
-        self._rule = ClusterRule.of(len(self._distinct.rows), clusters, sample, iterations, seed)
+        self._rule = ClusterRule.of(len(self._distinct.rows), clustering)
+        self._facts, self._order = self._rule.facts(), None
+        if rank is not None:
+            self._order = np.argsort(first_and_later(self._distinct, rank)[0])
+            self._facts["order"] = hashlib.sha256(rank.tobytes()).hexdigest()[:32]
 
     @property
     def n(self) -> int:
@@ -189,38 +192,47 @@ class ClusteredJoin:
     def pairs_above(self, threshold: float, *, max_pairs: int | None = None) -> Pairs:
         """The pairs of distinct rows at or above a threshold that were compared, as `SimilarityJoin`'s.
 
-        Parameters
-        ----------
-        max_pairs
-            More pairs are an error. None: as many as the disk takes, at 40 bytes each until they are merged.
-
-        Returns
-        -------
-        Pairs
-            ``rows``, ``cols`` and ``similarities`` are memory maps.
+        Parameters, results and errors are those; besides:
 
         Raises
         ------
-        InputError
-            More than ``max_pairs`` pairs.
-        WorkspaceError
-            The disk is too full, or the folder is in use by another process.
         RecallError
             ``min_recall`` is not reached, or cannot be shown to be.
         """
         limit = float32_of("threshold", threshold)
-        most = None if max_pairs is None else operator.index(max_pairs)
-        if most is not None and most < 0:
-            raise ValueError(f"max_pairs: expected None or at least 0, got {max_pairs}")
+        most = checked_max_pairs(max_pairs)
         with self._question("pairs_above", limit) as (folder, probes):
             if folder.answer() is None:
                 plan = self._plan(0)
                 batches = self._batches(folder, limit, probes, plan)
                 rows = self._distinct.rows
                 sweep_pairs(batches, folder, rows, limit, plan.most_pairs, most, self._told(_VISITED, 1))
-                merge_pairs(batches, folder, self.n, plan.most_pairs, most)
+                merge_pairs(batches, folder, self.n, limit, plan.most_pairs, most)
             found = answer_of(folder)
         return Pairs(found["rows"], found["cols"], found["similarities"], self.copy_of, None, self.unjudged, None)
+
+    @contextmanager
+    def meetings(
+        self, threshold: float, limit: float, order: Indices, how: How
+    ) -> Iterator[Callable[[BlockPlan], MetInClusters]]:
+        """How rows that a threshold brings together are compared, for `pycurate.pipeline.greedy_blocks`.
+
+        Parameters
+        ----------
+        limit
+            The least similarity that counts, at or above the threshold.
+        order
+            (g,) one row of every group of rows with the same bits, the earliest first.
+        """
+        place_of = np.empty(len(order), np.int64)
+        place_of[self._distinct.group[order]] = np.arange(len(order))
+        with self._folder.locked():
+            at = float32_of("threshold", threshold)
+            segments = self._segments()
+            visits = self._visits(segments, at, self._probes_for(at))
+            yield lambda plan: MetInClusters(
+                Batches(segments, visits, plan.block_rows, self._threads), place_of, limit, how
+            )
 
     def work(self, threshold: float) -> ClusteredWork:
         """What a question at a threshold takes; finds clusters and visits, and compares nothing."""
@@ -294,26 +306,26 @@ class ClusteredJoin:
             self._plan(0),
             How("cosine", "exact", self._threads, None),
             self._seed,
-            self._facts(),
+            self._facts,
+            self._order,
         )
         number, certificate = sample.certify(target, most)
         return tried[number], certificate
 
     def _method(self, probes: int | None) -> str:
-        clusters = f"{self._rule.clusters:,} clusters"
-        return f"{clusters}, every border" if probes is None else f"{clusters}, {probes} probes"
+        clusters = f"{self._rule.clusters:,} cluster" + "s" * (self._rule.clusters != 1)
+        if probes is None:
+            return f"{clusters}, every border"
+        return f"{clusters}, {probes} probe" + "s" * (probes != 1)
 
     # -- preparation -------------------------------------------------------------------------------------------------
-
-    def _facts(self) -> dict[str, Any]:
-        rule = self._rule
-        return {"clusters": rule.clusters, "sample": rule.sample, "iterations": rule.iterations, "seed": rule.seed}
 
     @contextmanager
     def _question(self, name: str, limit: float, **facts: Any) -> Iterator[tuple[TaskFolder, int | None]]:
         with self._folder.locked():
             probes = self._probes_for(limit)
-            folder = self._folder.task_folder(f"clustered_{name}", **self._facts(), probes=probes, limit=limit, **facts)
+            facts = {**self._facts, "probes": probes, "limit": limit, **facts}
+            folder = self._folder.task_folder(f"clustered_{name}", **facts)
             yield folder, probes
 
     def _plan(self, state_bytes: int) -> BlockPlan:
@@ -322,11 +334,14 @@ class ClusteredJoin:
     def _segments(self) -> Segments:
         left = self._memory_bytes - 128 * self.n
         told = self._told(0, _ASSIGNED)
-        return open_segments(self._folder, self._source, self._distinct.rows, self._rule, left, self._threads, told)
+        return open_segments(
+            self._folder, self._source, self._distinct.rows, self._order, self._rule, self._facts, left,
+            self._threads, told,
+        )  # fmt: skip
 
     def _visits(self, segments: Segments, limit: float, probes: int | None) -> Visits:
         cuts = segments.starts[:, 0].tolist()
-        folder = self._folder.task_folder("visits", **self._facts(), limit=limit, probes=probes, segments=cuts)
+        folder = self._folder.task_folder("visits", **self._facts, limit=limit, probes=probes, segments=cuts)
         told = self._told(_ASSIGNED, _VISITED)
         return open_visits(folder, segments, Borders(segments.centroids, limit), probes, self._threads, told)
 

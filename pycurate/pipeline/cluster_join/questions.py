@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from pycurate.errors import InputError
 from pycurate.io.atomic import atomic_write
 from pycurate.kernels.block_similarity import lowest_of_component
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.spanning_forest import heaviest_forest
 from pycurate.pipeline.block_join.forest import FOREST_DTYPE
+from pycurate.pipeline.block_join.pair_limit import require_at_most
 from pycurate.pipeline.block_join.pair_runs import COLUMNS, PAIR_DTYPE, runs_of
 from pycurate.pipeline.block_join.source import open_array
 from pycurate.pipeline.block_join.sweep import Progress
@@ -194,7 +194,7 @@ def sweep_pairs(
 
     Raises
     ------
-    InputError
+    TooManyPairsError
         More than ``max_pairs`` in all; what was found stays, for a run that allows more.
     """
     done = {number for number in range(len(batches.tasks())) if folder.facts(number, 0) is not None}
@@ -212,7 +212,7 @@ def sweep_pairs(
                 run = _once(np.concatenate(waiting))
                 waiting.clear()
                 total += len(run)
-                _require_at_most(max_pairs, (total + 1) // 2)  # no pair is found more than twice
+                require_at_most(max_pairs, (total + 1) // 2, limit)  # no pair is found more than twice
                 folder.require_disk((total + len(run)) * PAIR_DTYPE.itemsize)
                 file.write(run.view(np.uint8).data)
                 counts.append(len(run))
@@ -235,12 +235,14 @@ def sweep_pairs(
     batches.run(done.__contains__, work, progress)
 
 
-def merge_pairs(batches: Batches, folder: TaskFolder, rows: int, most_in_memory: int, max_pairs: int | None) -> None:
+def merge_pairs(
+    batches: Batches, folder: TaskFolder, rows: int, limit: float, most_in_memory: int, max_pairs: int | None
+) -> None:
     """Write all pairs once, sorted by (row, col), as the answer ``rows``, ``cols`` and ``similarities``.
 
     Raises
     ------
-    InputError
+    TooManyPairsError
         More than ``max_pairs``.
     """
     runs: list[NDArray[Any]] = []
@@ -264,7 +266,7 @@ def merge_pairs(batches: Batches, folder: TaskFolder, rows: int, most_in_memory:
             parts = [run[slice(*np.searchsorted(run["row"], (start, stop)))] for run in runs]
             pairs = _once(np.concatenate([np.empty(0, PAIR_DTYPE), *parts]))
             total += len(pairs)
-            _require_at_most(max_pairs, total)
+            require_at_most(max_pairs, total, limit)
             for column, file in files.items():
                 file.write(np.ascontiguousarray(pairs[column]).view(np.uint8).data)
             start = stop
@@ -296,15 +298,6 @@ def _once(pairs: NDArray[Any]) -> NDArray[Any]:
     new = np.ones(len(pairs), bool)
     new[1:] = (pairs["row"][1:] != pairs["row"][:-1]) | (pairs["col"][1:] != pairs["col"][:-1])
     return pairs[new]
-
-
-def _require_at_most(max_pairs: int | None, total: int) -> None:
-    if max_pairs is not None and total > max_pairs:
-        raise InputError(
-            f"max_pairs: expected at most {max_pairs:,} pairs, but at least {total:,} were found; raise the threshold, "
-            "allow more pairs (40 bytes of disk each while they are merged), or ask components_above or "
-            "most_similar_earlier, which hold no pairs"
-        )
 
 
 def _finish(folder: TaskFolder, number: int, array: NDArray[Any]) -> None:

@@ -72,7 +72,9 @@ def open_segments(
     folder: JoinFolder,
     source: RowSource,
     rows: Indices,
+    order: Indices | None,
     rule: ClusterRule,
+    facts: dict[str, Any],
     memory_bytes: int,
     threads: int,
     tell: Progress,
@@ -83,15 +85,18 @@ def open_segments(
     ----------
     rows
         Rising rows of the source to exchange: distinct and judged.
+    order
+        (len(rows),) places among ``rows`` in the order in which centroids are trained on them; None: as they stand.
+    facts
+        What tells these centroids from others.
     memory_bytes
         Beside what is held for every row.
     """
-    facts = {"clusters": rule.clusters, "sample": rule.sample, "iterations": rule.iterations, "seed": rule.seed}
     trained = folder.task_folder("centroids", **facts)
     found = trained.answer()
     if found is None:
         rule.require_memory(source, memory_bytes)
-        trained.write_answer({"centroids": rule.train(source, rows, threads)})
+        trained.write_answer({"centroids": rule.train(source, rows if order is None else rows[order], threads)})
         found = trained.answer()
     assert found is not None
     centroids = np.array(found["centroids"])

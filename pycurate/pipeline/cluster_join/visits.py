@@ -123,6 +123,27 @@ def visits_of(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Near:
+    """Clusters near to some rows, nearest first, and whether a row that has so many probes visits them."""
+
+    rows: Indices  # (m,) rising
+    clusters: Indices  # (m, c)
+    reached: NDArray[np.bool_]  # (m, c) its own, the first, included
+
+    def rank(self, rows: Indices, clusters: Indices) -> Indices:
+        """(p,) which of the clusters near to a row another one is, 0 its own; c where it is not visited."""
+        place = np.searchsorted(self.rows, rows)
+        hit = (self.clusters[place] == clusters[:, None]) & self.reached[place]
+        ranks: Indices = np.where(hit.any(axis=1), hit.argmax(axis=1), hit.shape[1])
+        return ranks
+
+    def own(self, rows: Indices) -> Indices:
+        """(p,) the cluster of each row."""
+        clusters: Indices = self.clusters[np.searchsorted(self.rows, rows), 0]
+        return clusters
+
+
+@dataclass(slots=True, eq=False)
 class ProbesNeeded:
     """With which of rising numbers of probes two rows are compared.
 
@@ -135,30 +156,22 @@ class ProbesNeeded:
     borders: Borders
     tried: list[int]
     threads: int
+    _first: _Near | None = None  # of the rows last asked about: of a clump's near-copies they are the same again
 
     def __call__(self, rows: Indices, cols: Indices) -> Indices:
         """(p,) the number of the first that is enough, len(tried) where none is; of pairs of rows of the source."""
-        needed = self._rank(rows, self._cluster_of(cols))
+        distinct = np.unique(rows)
+        if self._first is None or not np.isin(distinct, self._first.rows, assume_unique=True).all():
+            self._first = self._near(distinct)
+        of_rows, of_cols = self._first, self._near(np.unique(cols))
+        needed = of_rows.rank(rows, of_cols.own(cols))
         left = np.flatnonzero(needed > self.tried[0])
-        if len(left):
-            needed[left] = np.minimum(needed[left], self._rank(cols[left], self._cluster_of(rows[left])))
+        needed[left] = np.minimum(needed[left], of_cols.rank(cols[left], of_rows.own(rows[left])))
         return np.searchsorted(self.tried, needed)
 
-    def _cluster_of(self, rows: Indices) -> Indices:
-        distinct, place = np.unique(rows, return_inverse=True)
-        near, _ = nearest_clusters(self._widened(distinct), self.borders.centroids, 1, self.threads)
-        clusters: Indices = near[place, 0]
-        return clusters
-
-    def _rank(self, rows: Indices, clusters: Indices) -> Indices:
-        """Which cluster near to a row another one is, 0 its own; one more than are tried where it is not visited."""
-        distinct, place = np.unique(rows, return_inverse=True)
-        most = self.tried[-1] + 1
-        near, similarities = nearest_clusters(self._widened(distinct), self.borders.centroids, most, self.threads)
+    def _near(self, rows: Indices) -> _Near:
+        widened = Rows(self.source.take(rows), self.source.element).widened(self.threads or None)
+        near, similarities = nearest_clusters(widened, self.borders.centroids, self.tried[-1] + 1, self.threads)
         reached = self.borders.visited(near, similarities)
         reached[:, 0] = True
-        hit = (near[place] == clusters[:, None]) & reached[place]
-        return np.where(hit.any(axis=1), hit.argmax(axis=1), most)
-
-    def _widened(self, rows: Indices) -> NDArray[np.float32]:
-        return Rows(self.source.take(rows), self.source.element).widened(self.threads or None)
+        return _Near(rows, near, reached)

@@ -164,3 +164,16 @@ def test_ten_million_pairs_take_seconds() -> None:
     removal.greedy(n, rows, cols, near, rank, 0.1)
     removal.component(n, rows, cols, near, rank, 0.1)
     assert time.process_time() - started < 40  # 7 s in all on one processor
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 40])
+def test_however_many_pairs_are_held_greedy_is_its_definition(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pycurate.ops.dedup.sweeps.PAIRS_AT_ONCE", at_once)
+    for seed in range(20):
+        case = Case(14, seed)
+        for strict in (False, True):
+            expected = reference.greedy(case.matrix, case.rank, 0.5, strict)
+            assert_same(removal.greedy(case.n, *case.pairs, case.rank, 0.5, strict), expected)
+            limits = [0.9, 0.25, 0.5]
+            kept = [np.count_nonzero(reference.greedy(case.matrix, case.rank, t, strict)[0] < 0) for t in limits]
+            assert greedy_counts(case.n, *case.pairs, case.rank, limits, strict).tolist() == kept
