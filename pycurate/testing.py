@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pycurate.kernels import Isa, active_isa, detected_isa, device, set_active_isa, torch_twin
+from pycurate.kernels import Isa, active_isa, detected_isa, device, set_active_isa, torch_blocks
 from pycurate.kernels.device import CudaDevice, CudaSupport, cuda_support
 
 AVAILABLE_ISAS = [isa for isa in Isa if isa <= detected_isa()]
@@ -21,8 +21,8 @@ def torch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'pycurate[torch]'")
     gpu = CudaDevice("PyTorch on the CPU", (0, 0), 1 << 30, True)
     monkeypatch.setattr(device, "cuda_support", lambda: CudaSupport(False, 0, (), (gpu,)))
-    monkeypatch.setattr(torch_twin, "place_of", lambda number: torch.device("cpu"))
-    monkeypatch.setattr(torch_twin, "MOST_BLOCK_ROWS", 64)
+    monkeypatch.setattr(torch_blocks, "place_of", lambda number: torch.device("cpu"))
+    monkeypatch.setattr(torch_blocks, "MOST_BLOCK_ROWS", 64)
 
 
 @pytest.fixture(

@@ -93,7 +93,7 @@ def cuda_support() -> CudaSupport:
         support = CudaSupport(True, module.versions()[0], tuple(_device_of(facts) for facts in module.devices()))
     if support.missing is None:
         return support
-    from pycurate.kernels.torch_twin import torch_devices
+    from pycurate.kernels.torch_blocks import torch_devices
 
     return support._replace(torch=tuple(_device_of({**facts, "supported": True}) for facts in torch_devices()))
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 import pycurate
 from pycurate.errors import InputError
 from pycurate.kernels import device as devices
-from pycurate.kernels import torch_twin
+from pycurate.kernels import torch_blocks, torch_twin
 from pycurate.kernels.arrays import matrix_of
 from pycurate.kernels.device import CudaDevice, CudaSupport, device_of
 from pycurate.kernels.join import join_of
-from pycurate.kernels.rowwise import Heads
+from pycurate.kernels.rowwise import Heads, row_statistics, rowwise_scores
 from pycurate.reference import fused_similarity as reference
 
 OLD = CudaDevice("old", (7, 5), 1 << 30, False)
@@ -61,13 +61,13 @@ def test_pytorch_without_a_gpu_changes_nothing() -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("PyTorch sees a GPU")
-    assert torch_twin.torch_devices() == []
+    assert torch_blocks.torch_devices() == []
 
 
 @pytest.mark.usefixtures("torch_on_the_cpu")
 def test_the_twin_in_pytorch_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks, clumps, and both sides of a cross-join that other modules ask for."""
-    monkeypatch.setattr(torch_twin, "_SCORED_BYTES", 100_000)  # pairs are scored in many parts
+    monkeypatch.setattr(torch_blocks, "_SCORED_BYTES", 100_000)  # pairs are scored in many parts
     random = np.random.default_rng(3)
     x, y = rows(700, 48), rows(300, 48, seed=1)
     x[100:400] = x[100] + 0.02 * random.standard_normal((300, 48))
@@ -108,9 +108,9 @@ def test_a_slack_holds_what_float32_loses() -> None:
         one_after_the_other = np.array([[np.cumsum(a * b, dtype=np.float32)[-1] for b in units] for a in units])
         canonical = reference.similarities(x, x, "cosine")
         off = np.abs(one_after_the_other.astype(np.float64) - canonical).max()
-        assert off < torch_twin.slack_of(d)
-    assert torch_twin.slack_of(768) < 1e-4  # and is small enough to tell pairs apart
-    assert torch_twin.slack_of(1 << 24) == np.inf
+        assert off < torch_blocks.slack_of(d)
+    assert torch_blocks.slack_of(768) < 1e-4  # and is small enough to tell pairs apart
+    assert torch_blocks.slack_of(1 << 24) == np.inf
 
 
 @pytest.mark.usefixtures("torch_on_the_cpu")
@@ -122,7 +122,7 @@ def test_tensors_and_progress_of_the_twin_in_pytorch(monkeypatch: pytest.MonkeyP
         assert lent.element == str(kind).removeprefix("torch.")
         assert lent.shape == (12, 5)
         np.testing.assert_array_equal(lent.take(np.arange(12)), matrix_of("x", x, None)[0])
-    monkeypatch.setattr(torch_twin, "_PROGRESS_SECONDS", 0)
+    monkeypatch.setattr(torch_blocks, "_PROGRESS_SECONDS", 0)
     seen: list[float] = []
     pycurate.count_above(rows(300, 8), 0.9, device="cuda", progress=seen.append)
     assert seen == sorted(seen)
@@ -136,7 +136,7 @@ def test_products_are_whole_float32_whatever_the_process_has_set() -> None:
     before = matmul.fp32_precision
     matmul.fp32_precision = "tf32"
     try:
-        with torch_twin.whole_float32(torch.device("cpu")):
+        with torch_blocks.whole_float32(torch.device("cpu")):
             assert matmul.fp32_precision == "ieee"
         assert matmul.fp32_precision == "tf32"
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -152,12 +152,13 @@ def test_rows_one_by_one_and_joins_out_of_core_ask_it_too(tmp_path: Path) -> Non
     heads = Heads(np.ones((2, 20), np.float32), np.zeros(2, np.float32))
     assert_equal_answers(pycurate.pair_similarity(x, y, device="cuda"), pycurate.pair_similarity(x, y))
     for function, arguments, named in (
-        (pycurate.rowwise_scores, (x, y, "l2"), {"heads_a": heads}),
-        (pycurate.row_statistics, (x,), {"heads": heads}),
+        (rowwise_scores, (x, y, "l2"), {"heads_a": heads}),
+        (row_statistics, (x,), {"heads": heads}),
     ):
         assert_equal_answers(function(*arguments, device="cuda", **named), function(*arguments, **named))
+    torch = pytest.importorskip("torch")
+    a, b = torch.from_numpy(x).bfloat16(), torch.from_numpy(y).bfloat16()
+    assert_equal_answers(pycurate.pair_similarity(a, b, device="cuda"), pycurate.pair_similarity(a, b))
     ours, theirs = (pycurate.similarity_join(x, tmp_path / device, device=device) for device in ("cuda", "cpu"))
     for question, asked in (("pairs_above", 0.9), ("count_above", 0.5), ("nearest", 9)):
-        a, b = getattr(ours, question)(asked), getattr(theirs, question)(asked)
-        for name in (field for field in dir(b) if isinstance(getattr(b, field), np.ndarray)):
-            np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=f"{question} {name}")
+        assert_equal_answers(getattr(ours, question)(asked), getattr(theirs, question)(asked))
