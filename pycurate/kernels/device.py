@@ -182,7 +182,10 @@ def _cuda_device(x: Any) -> int | None:
     """Number of the GPU on which an array lies; None: anywhere else."""
     if not hasattr(x, "__dlpack_device__"):
         return None
-    kind, number = x.__dlpack_device__()
+    try:
+        kind, number = x.__dlpack_device__()
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        return None  # what cannot be shared is named where it is read
     return int(number) if int(kind) == _DLPACK_CUDA else None
 
 
