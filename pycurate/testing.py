@@ -6,18 +6,34 @@ from collections.abc import Iterator
 
 import pytest
 
-from pycurate.kernels import Isa, active_isa, detected_isa, set_active_isa
-from pycurate.kernels.device import cuda_support
+from pycurate.kernels import Isa, active_isa, detected_isa, device, set_active_isa, torch_blocks
+from pycurate.kernels.device import CudaDevice, CudaSupport, cuda_support
 
 AVAILABLE_ISAS = [isa for isa in Isa if isa <= detected_isa()]
 
 
-CUDA = "cuda"
+CUDA, TORCH = "cuda", "torch"
 
 
-@pytest.fixture(params=[*AVAILABLE_ISAS, CUDA], ids=lambda engine: engine if engine == CUDA else engine.name)
+@pytest.fixture
+def torch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were a GPU that only PyTorch can use; what it would multiply there, it multiplies on the CPU."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'pycurate[torch]'")
+    gpu = CudaDevice("PyTorch on the CPU", (0, 0), 1 << 30, True)
+    monkeypatch.setattr(device, "cuda_support", lambda: CudaSupport(False, 0, (), (gpu,)))
+    monkeypatch.setattr(torch_blocks, "place_of", lambda number: torch.device("cpu"))
+    monkeypatch.setattr(torch_blocks, "MOST_BLOCK_ROWS", 64)
+
+
+@pytest.fixture(
+    params=[*AVAILABLE_ISAS, CUDA, TORCH], ids=lambda engine: engine if isinstance(engine, str) else engine.name
+)
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run the test once per instruction set this machine has, and on a GPU: the device to ask for."""
+    """Run the test once per instruction set this machine has, on a GPU, and by PyTorch: the device to ask for."""
+    if request.param == TORCH:
+        request.getfixturevalue("torch_on_the_cpu")
+        yield CUDA
+        return
     if request.param != CUDA:
         before = active_isa()
         assert set_active_isa(request.param)

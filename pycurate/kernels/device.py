@@ -1,7 +1,8 @@
 """Where a kernel runs: on the CPU, or on a GPU by the CUDA twins, which give the same answers.
 
-The twins are a module of their own, built where ``nvcc`` was found. It imports without a driver; what is missing is
-said when a GPU is asked for.
+The twins are a module of their own, built where ``nvcc`` was found. It imports without a driver. Where it is missing,
+or supports none of the GPUs, PyTorch multiplies on them if it is installed (``torch_twin``), for the same answers. What
+is missing is said when a GPU is asked for.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ class CudaSupport(NamedTuple):
     built: bool
     driver: int  # 13000 for CUDA 13.0; 0: none
     devices: tuple[CudaDevice, ...]
+    torch: tuple[CudaDevice, ...] = ()  # that PyTorch sees, where no other can be used
 
     @property
     def missing(self) -> str | None:
-        """What a GPU would need, in words; None where one can be used."""
+        """What a GPU would need to run the compiled kernels, in words; None where one can."""
         if not self.built:
             return "this installation was built without CUDA kernels: install it where nvcc is found"
         if not self.driver:
@@ -51,6 +53,17 @@ class CudaSupport(NamedTuple):
             names = ", ".join(f"{device.name} ({'.'.join(map(str, device.capability))})" for device in self.devices)
             return f"no GPU of compute capability 8.0 or newer was found, only {names}"
         return None
+
+    @property
+    def fallback(self) -> bool:
+        """PyTorch runs in place of the compiled kernels."""
+        return self.missing is not None and len(self.torch) > 0
+
+    @property
+    def usable(self) -> list[int]:
+        """Numbers of the GPUs that can be asked for."""
+        found = self.torch if self.fallback else self.devices
+        return [number for number, device in enumerate(found) if device.supported]
 
 
 @cache
@@ -63,21 +76,30 @@ def _module() -> ModuleType | None:
 
 
 def cuda_kernels() -> Any:
-    """The compiled twins; only where :func:`cuda_support` says that they were built."""
-    return _module()
+    """The functions that run on a GPU: the compiled twins, or those of PyTorch in their place."""
+    if not cuda_support().fallback:
+        return _module()
+    from pycurate.kernels import torch_twin
+
+    return torch_twin
 
 
 @cache
 def cuda_support() -> CudaSupport:
-    """Asked once a process."""
+    """Asked once a process; loads PyTorch where no compiled kernel can run."""
     module = _module()
-    if module is None:
-        return CudaSupport(False, 0, ())
-    devices = tuple(
-        CudaDevice(facts["name"], tuple(facts["capability"]), facts["bytes"], facts["supported"])
-        for facts in module.devices()
-    )
-    return CudaSupport(True, module.versions()[0], devices)
+    support = CudaSupport(False, 0, ())
+    if module is not None:
+        support = CudaSupport(True, module.versions()[0], tuple(_device_of(facts) for facts in module.devices()))
+    if support.missing is None:
+        return support
+    from pycurate.kernels.torch_blocks import torch_devices
+
+    return support._replace(torch=tuple(_device_of({**facts, "supported": True}) for facts in torch_devices()))
+
+
+def _device_of(facts: dict[str, Any]) -> CudaDevice:
+    return CudaDevice(facts["name"], tuple(facts["capability"]), facts["bytes"], facts["supported"])
 
 
 def device_of(device: str | None, *arrays: Any) -> int | None:
@@ -106,12 +128,12 @@ def device_of(device: str | None, *arrays: Any) -> int | None:
         chosen = at
     elif device == "auto":
         assert support is not None
-        chosen = at if at is not None or support.missing else _first_supported(support)
+        chosen = at if at is not None else next(iter(support.usable), None)
     elif device == "cpu":
         chosen = None
     elif device == "cuda":
         assert support is not None
-        chosen = at if at is not None else _first_supported(support)
+        chosen = at if at is not None else next(iter(support.usable), 0)
     elif device.startswith("cuda:") and device[5:].isdigit():
         chosen = int(device[5:])
     else:
@@ -122,10 +144,10 @@ def device_of(device: str | None, *arrays: Any) -> int | None:
     if chosen is None:
         return None
     assert support is not None
-    if support.missing:
+    if support.missing and not support.fallback:
         raise ValueError(f"device: a GPU was asked for, but {support.missing}; pass device='cpu'")
-    if chosen >= len(support.devices) or not support.devices[chosen].supported:
-        usable = ", ".join(f"cuda:{i}" for i, found in enumerate(support.devices) if found.supported)
+    if chosen not in support.usable:
+        usable = ", ".join(f"cuda:{number}" for number in support.usable)
         raise ValueError(f"device: expected one of {usable}, got cuda:{chosen}")
     return chosen
 
@@ -156,15 +178,14 @@ def lies_on_gpu(x: Any) -> bool:
     return _cuda_device(x) is not None
 
 
-def _first_supported(support: CudaSupport) -> int:
-    return next((i for i, device in enumerate(support.devices) if device.supported), 0)
-
-
 def _cuda_device(x: Any) -> int | None:
     """Number of the GPU on which an array lies; None: anywhere else."""
     if not hasattr(x, "__dlpack_device__"):
         return None
-    kind, number = x.__dlpack_device__()
+    try:
+        kind, number = x.__dlpack_device__()
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        return None  # what cannot be shared is named where it is read
     return int(number) if int(kind) == _DLPACK_CUDA else None
 
 

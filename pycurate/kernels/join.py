@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Precision: TypeAlias = Literal["exact", "float32"]
 Unjudged: TypeAlias = Literal["skip", "raise"]
-Operand: TypeAlias = Any  # of either compiled module
+Operand: TypeAlias = Any  # of any twin
 Progress: TypeAlias = Callable[[float], object] | None
 
 
 class JoinKernels(Protocol):
-    """The functions of a compiled module that take its operands; those of both modules are called alike."""
+    """The functions of one twin that take its operands; those of all twins are called alike."""
 
     def pairs_above(
         self, a: Operand, b: Operand | None, threshold: float, max_pairs: int, threads: int, progress: Progress
@@ -98,7 +98,7 @@ class Join(NamedTuple):
 
     @property
     def kernels(self) -> JoinKernels:
-        """The compiled functions that take its operands."""
+        """The functions that take its operands."""
         return kernels_on(self.device)
 
     def operands(self, *, limit: float | None = None, neighbors: int | None = None) -> tuple[Operand, Operand | None]:
@@ -145,16 +145,6 @@ class Join(NamedTuple):
             )
 
         return operand(*left), None if right is None else operand(*right)
-
-    def _on_device(
-        self, sides: list[tuple[Any, Any, Indices]], asked: bool, limit: float | None, neighbors: int | None
-    ) -> tuple[Operand, Operand | None]:
-        screening = cuda_screening_of(sides, limit, neighbors) if asked else None
-        made = []
-        for x, _, rows in sides:
-            part = None if len(rows) == x.shape[0] else rows
-            made.append(cuda_kernels().Operand(x, part, self.metric, self.precision, screening))
-        return made[0], made[1] if len(made) > 1 else None
 
 
 def join_of(

@@ -255,17 +255,19 @@ def _scores_on_device(
 def _pieces_on_device(arrays: list[tuple[str, Any]], dtype: str | None, device: int) -> Iterator[list[Any]]:
     """The same rows of each array in a GPU's memory, piece by piece where they come from the CPU's."""
     matrices: list[Any] = []
+    read_as: list[str | None] = []
     for name, x in arrays:
-        checked = x if lies_on_gpu(x) else matrix_of(name, x, dtype)[0]
+        checked, element = (x, None) if lies_on_gpu(x) else matrix_of(name, x, dtype)
         if matrices and tuple(checked.shape) != tuple(matrices[0].shape):
             raise ValueError(f"{name}: expected shape {tuple(matrices[0].shape)}, got {tuple(checked.shape)}")
         matrices.append(checked)
+        read_as.append("bfloat16" if element == "bfloat16" else dtype)
     n, row_bytes = matrices[0].shape[0], max(1, matrices[0].shape[1] * 4)
     step = max(1, n) if lies_on_gpu(matrices[0]) else max(1, _PIECE_BYTES // row_bytes)
     for begin in range(0, max(1, n), step):
         piece = [
-            on_device(name, x[begin : begin + step], dtype, device)
-            for (name, _), x in zip(arrays, matrices, strict=True)
+            on_device(name, x[begin : begin + step], kind_of_x, device)
+            for (name, _), x, kind_of_x in zip(arrays, matrices, read_as, strict=True)
         ]
         if len({x.element for x in piece}) > 1:
             raise TypeError(f"b: expected {piece[0].element} to match a, got {piece[1].element}; convert one of them")

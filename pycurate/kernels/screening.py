@@ -82,11 +82,15 @@ def screening_of(
 def cuda_screening_of(
     sides: list[tuple[Any, Any, NDArray[np.int64]]], limit: float | None, neighbors: int | None, threads: int = 0
 ) -> _core_cuda.Screening | None:
-    """As :func:`screening_of`, for a join on a GPU, of rows in its memory (``_core_cuda.Matrix``) or the CPU's."""
+    """As :func:`screening_of`, for a join on a GPU, of rows in its memory (``_core_cuda.Matrix``) or the CPU's; None
+    where PyTorch multiplies whole rows."""
+    kernels = cuda_kernels()
+    if not hasattr(kernels, "Screening"):
+        return None
     prefix = _prefix_of(list(sides), limit, neighbors, threads, _CUDA)
     if prefix is None:
         return None
-    screening: _core_cuda.Screening = cuda_kernels().Screening(prefix.basis, prefix.norms[0], prefix.centroids)
+    screening: _core_cuda.Screening = kernels.Screening(prefix.basis, prefix.norms[0], prefix.centroids)
     return screening
 
 

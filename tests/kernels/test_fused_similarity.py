@@ -271,6 +271,32 @@ def test_ties_and_copies(element: str, metric: Metric, n: int, m: int | None, d:
     assert_on_every_engine(x, y, metric)
 
 
+def test_an_inner_product_that_overflows_is_no_pair_and_hides_none(engine: str) -> None:
+    """Squares just below float32's largest number, products just above it; and a shorter row that is a neighbour."""
+    random = np.random.default_rng(0)
+    x = 1 + 1e-4 * random.standard_normal((300, 32))
+    x = np.float32(x * np.sqrt(float(np.finfo(np.float32).max) / np.square(x).sum(1))[:, None] * (1 - 1e-9))
+    x = x[np.isfinite(rowwise.pair_similarity(x, x, "inner_product"))][:40]
+    x[::8] *= np.float32(0.5)
+    expected = expect(x, None, "inner_product")
+    overflows = np.argwhere(np.triu(np.isnan(expected.similarity), 1))
+    assert len(overflows) > 30
+    assert_equals_definition(x, None, "inner_product", expected, engine)
+    few = np.concatenate([x[overflows[0]], x[:1]])
+    assert_equals_definition(few, None, "inner_product", expect(few, None, "inner_product"), engine)
+
+
+@pytest.mark.usefixtures("torch_on_the_cpu")
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_any_bits_by_pytorch(element: str, metric: Metric) -> None:
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        x = any_bits(element, int(random.integers(0, 90)), int(random.integers(0, 40)), seed)
+        y = any_bits(element, int(random.integers(0, 14)), x.shape[1], seed + 1) if seed % 2 else None
+        assert_equals_definition(x, y, metric, expect(x, y, metric), CUDA)
+
+
 def assert_on_every_engine(x: Rows, y: Rows | None, metric: Metric) -> None:
     expected = expect(x, y, metric)
     before = active_isa()

@@ -98,7 +98,7 @@ class OnAnotherDevice:
         raise AssertionError("not to be asked for")
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0
+        return 10, 0  # of AMD
 
 
 def test_torch_tensors_that_cannot_be_shared_are_named() -> None:

@@ -45,6 +45,12 @@ struct PairsAbove : FixedLimit {
     }
 };
 
+/// Whether no sum of a pair's similarity can overflow float32, after which it would be no pair.
+bool has_score(const Operand& a, std::size_t i, const Operand& b, std::size_t j) noexcept {
+    constexpr double large_square = 0x1p124;
+    return a.squares[i] < large_square && b.squares[j] < large_square;
+}
+
 struct ForestAbove : FixedLimit {
     struct Slot {
         std::vector<std::pair<std::int64_t, std::int64_t>> edges;
@@ -81,7 +87,7 @@ struct ForestAbove : FixedLimit {
     template <class Lower>
     bool wants(Slot& slot, std::size_t i, std::size_t j, float, const Lower& lower) {
         if (sets.root(i) == sets.root(offset + j)) return false;
-        if (!(lower() >= threshold)) return true;
+        if (!(lower() >= threshold && has_score(a, i, b, j))) return true;
         take(slot, i, j, threshold);
         return false;
     }
@@ -102,7 +108,7 @@ struct CountAbove : FixedLimit {
 
     template <class Lower>
     bool wants(Slot& slot, std::size_t i, std::size_t j, float, const Lower& lower) const {
-        if (!(lower() >= threshold)) return true;
+        if (!(lower() >= threshold && has_score(a, i, b, j))) return true;
         take(slot, i, j, threshold);
         return false;
     }
