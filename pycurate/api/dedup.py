@@ -127,8 +127,7 @@ def dedup(
     threads, progress
         Processors by default; told of stages.
     device
-        ``"cpu"``, the default; ``"cuda"``, ``"cuda:1"`` or ``"auto"``: in exact mode rows are compared on a GPU. The
-        files are the same.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"auto"``: where exact mode compares rows. The files are the same.
 
     Returns
     -------
@@ -143,14 +142,18 @@ def dedup(
     settings = Settings(mode, removal, eps, threshold, floor, strict, priority, clustering, min_recall, max_pairs)
     given = RowInput(rows, embedding)
     given.check_priority(priority)
-    place = device_of(device)
-    if place is not None and mode != "exact":
-        raise InputError(f"device: a GPU compares rows in exact mode, not in {mode} mode; pass device='cpu'")
-    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress(), place)
+    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress(), _gpu_of(device, mode))
     with Workspace(run.out).lock():
         run.require_question({"rows": given.facts(), **settings.question()})
         store = run.stored(settings.floor) or run.search(settings)
         return finish(run, store, settings.limit)
+
+
+def _gpu_of(device: str | None, mode: Mode) -> int | None:
+    place = device_of(device)
+    if place is not None and mode != "exact":
+        raise InputError(f"device: a GPU compares rows in exact mode, not in {mode} mode; pass device='cpu'")
+    return place
 
 
 def finish(run: Run, store: DuplicateStore, threshold: float) -> DedupResult:

@@ -75,9 +75,7 @@ def dedup(
     plan: Annotated[bool, typer.Option("--plan", help="Say what it takes and stop.")] = False,
     memory: MemoryOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu (default), cuda, cuda:1 or auto: of exact mode. The same files.")
-    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto: of exact mode.")] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,21 +85,16 @@ def dedup(
     from pycurate.api.dedup_plan import plan_dedup
     from pycurate.api.dedup_settings import dedup_preset
 
-    given = {
-        "mode": mode, "removal": removal, "floor": floor, "strict": strict, "priority": priority,
-        "min_recall": min_recall,
-    }  # fmt: skip
+    given = {"mode": mode, "removal": removal, "floor": floor, "strict": strict, "priority": priority}
+    given["min_recall"] = min_recall
     settings = {} if preset is None else dedup_preset(preset)
     if eps is not None or threshold is not None:
         settings = {name: value for name, value in settings.items() if name not in ("eps", "threshold")}
     settings |= {name: value for name, value in given.items() if value is not None}
     if clusters is not None or probes is not None:
         settings["clustering"] = _clustering(settings.get("clustering"), clusters, probes)
-    if append is not None and device is not None:
-        raise InputError("--device: not with --append, which compares on the CPU")
-    if append is not None and (settings or plan):
-        named = ", ".join(f"--{name.replace('_', '-')}" for name in settings) or "--plan"
-        raise InputError(f"{named}: not with --append, which goes on as the earlier run began")
+    if append is not None and (settings or plan or device is not None):
+        _refuse_with_append(settings, plan)
     shared = {"embedding": embedding, "eps": eps, "threshold": threshold, "max_pairs": max_pairs, "threads": threads}
     settings |= {name: value for name, value in shared.items() if value is not None}
     settings["memory_bytes"] = parse_memory(memory)
@@ -114,6 +107,11 @@ def dedup(
         else:
             result = run_dedup(pool, out, device=device, progress=progress, **settings)
     show(result, as_json)
+
+
+def _refuse_with_append(settings: dict[str, Any], plan: bool) -> None:
+    named = [f"--{name.replace('_', '-')}" for name in settings] or ["--plan" if plan else "--device"]
+    raise InputError(f"{', '.join(named)}: not with --append, which goes on as the earlier run began")
 
 
 def _clustering(preset: Clustering | None, clusters: int | None, probes: str | None) -> Clustering:

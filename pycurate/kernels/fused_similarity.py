@@ -166,21 +166,21 @@ def pairs_above(
     join = join_of(x, y, metric, precision, unjudged, threads, dtype, device)
     found = join.kernels.pairs_above(*join.operands(limit=limit), limit, most, join.threads, progress)
     if found is None:
-        raise InputError(
-            f"max_pairs: expected at most {most:,} pairs at or above {limit:g}, but there are more; raise the "
-            "threshold, allow more pairs (20 bytes each), or ask components_above, count_above or "
-            "most_similar_earlier, which hold no pairs"
-        )
+        raise _too_many_pairs(most, limit)
     left, right = join.left.distinct, join.right
-    rows, cols, similarities = found
     return Pairs(
-        rows,
-        cols,
-        similarities,
+        *found,
         left.copy_of,
         None if right is None else right.distinct.copy_of,
         left.unjudged,
         None if right is None else right.distinct.unjudged,
+    )
+
+
+def _too_many_pairs(most: int, limit: float) -> InputError:
+    return InputError(
+        f"max_pairs: expected at most {most:,} pairs at or above {limit:g}, but there are more; raise the threshold, allow "
+        "more pairs (20 bytes each), or ask components_above, count_above or most_similar_earlier, which hold no pairs"
     )
 
 
