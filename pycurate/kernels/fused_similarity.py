@@ -179,8 +179,9 @@ def pairs_above(
 
 def _too_many_pairs(most: int, limit: float) -> InputError:
     return InputError(
-        f"max_pairs: expected at most {most:,} pairs at or above {limit:g}, but there are more; raise the threshold, allow "
-        "more pairs (20 bytes each), or ask components_above, count_above or most_similar_earlier, which hold no pairs"
+        f"max_pairs: expected at most {most:,} pairs at or above {limit:g}, but there are more; raise the threshold, "
+        "allow more pairs (20 bytes each), or ask components_above, count_above or most_similar_earlier, which hold no "
+        "pairs"
     )
 
 
