@@ -98,6 +98,8 @@ def dedup(
     shared = {"embedding": embedding, "eps": eps, "threshold": threshold, "max_pairs": max_pairs, "threads": threads}
     settings |= {name: value for name, value in shared.items() if value is not None}
     settings["memory_bytes"] = parse_memory(memory)
+    if plan and device is not None:
+        raise InputError("--device: not with --plan, which measures this machine's CPU")
     if plan:
         show(plan_dedup(pool, **settings), as_json)
         return

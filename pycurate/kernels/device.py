@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pycurate.errors import InputError
 from pycurate.kernels.arrays import matrix_of
 
 if TYPE_CHECKING:
@@ -115,13 +116,13 @@ def device_of(device: str | None, *arrays: Any) -> int | None:
 
     Raises
     ------
-    ValueError
-        The device is not one of these, there is no such GPU, or an array lies on another device.
+    InputError
+        A ValueError, too: the device is not one of these, there is no such GPU, or an array lies on another device.
     """
     lie = {_cuda_device(x) for x in arrays if x is not None}
     if len(lie) > 1:
         named = ", ".join(sorted("the CPU" if at is None else f"cuda:{at}" for at in lie))
-        raise ValueError(f"y: expected it on the device of x, got arrays on {named}; move one of them on purpose")
+        raise InputError(f"y: expected it on the device of x, got arrays on {named}; move one of them on purpose")
     at = lie.pop() if lie else None
     support = cuda_support() if (device is not None and device != "cpu") or at is not None else None
     if device is None:
@@ -137,18 +138,18 @@ def device_of(device: str | None, *arrays: Any) -> int | None:
     elif device.startswith("cuda:") and device[5:].isdigit():
         chosen = int(device[5:])
     else:
-        raise ValueError(f"device: expected 'cpu', 'cuda', 'cuda:0' (or another number) or 'auto', got {device!r}")
+        raise InputError(f"device: expected 'cpu', 'cuda', 'cuda:0' (or another number) or 'auto', got {device!r}")
     if at is not None and chosen != at:
         other = "the CPU" if chosen is None else f"cuda:{chosen}"
-        raise ValueError(f"device: the array lies on cuda:{at}, so it cannot be used on {other}; move it on purpose")
+        raise InputError(f"device: the array lies on cuda:{at}, so it cannot be used on {other}; move it on purpose")
     if chosen is None:
         return None
     assert support is not None
     if support.missing and not support.fallback:
-        raise ValueError(f"device: a GPU was asked for, but {support.missing}; pass device='cpu'")
+        raise InputError(f"device: a GPU was asked for, but {support.missing}; pass device='cpu'")
     if chosen not in support.usable:
         usable = ", ".join(f"cuda:{number}" for number in support.usable)
-        raise ValueError(f"device: expected one of {usable}, got cuda:{chosen}")
+        raise InputError(f"device: expected one of {usable}, got cuda:{chosen}")
     return chosen
 
 
