@@ -16,7 +16,7 @@ from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
 from pycurate.engine import NoProgress, Progress
 from pycurate.errors import InputError
-from pycurate.kernels.device import device_of
+from pycurate.kernels.device import Place, device_of
 from pycurate.ops.dedup.removal import Duplicates, Removal
 from pycurate.pipeline.cluster_join import Clustering
 from pycurate.pipeline.workspace import Workspace
@@ -149,7 +149,7 @@ def dedup(
         return finish(run, store, settings.limit)
 
 
-def _gpu_of(device: str | None, mode: Mode) -> int | None:
+def _gpu_of(device: str | None, mode: Mode) -> Place:
     place = device_of(device)
     if place is not None and mode != "exact":
         raise InputError(f"device: a GPU compares rows in exact mode, not in {mode} mode; pass device='cpu'")

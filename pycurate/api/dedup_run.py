@@ -18,6 +18,7 @@ from pycurate.engine.memory import BASE_BYTES
 from pycurate.errors import WorkspaceError
 from pycurate.io.atomic import write_json_atomic
 from pycurate.kernels.arrays import thread_count_of
+from pycurate.kernels.device import Place
 from pycurate.kernels.distinct import Indices
 from pycurate.ops.dedup.removal import Duplicates
 from pycurate.pipeline.block_join import RowSource, SimilarityJoin
@@ -50,7 +51,7 @@ class Run:
     memory_bytes: int | None
     threads: int | None
     progress: Progress
-    device: int | None = None  # number of the GPU that compares rows in exact mode; None: the CPU
+    device: Place = None  # where rows are compared in exact mode
 
     def require_question(self, question: dict[str, Any]) -> None:
         """WorkspaceError where the folder is about something else; else it says from now on what it is about."""

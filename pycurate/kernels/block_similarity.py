@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
-from pycurate.kernels.device import cuda_kernels
+from pycurate.kernels.device import Place, cuda_kernels
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.join import JoinKernels, Precision, kernels_on
 from pycurate.kernels.rowwise import Metric
@@ -40,7 +40,7 @@ class LeftBlock:
     threads: int
     sample: NDArray[Any]  # (s, d) some of all rows that it is compared with
     compared: int  # how many these are
-    device: int | None = None  # number of the GPU to run on; None: the CPU
+    device: Place = None
     _screening: Any = field(default=None, init=False)
     _operand: Any = field(default=None, init=False)
 
@@ -80,7 +80,7 @@ class LeftBlock:
     def operand_of(self, rows: NDArray[Any]) -> Any:
         """Rows, prepared to be compared with this block."""
         if self.device is not None:
-            there = cuda_kernels().Matrix.upload(rows, self.element, self.device)
+            there = cuda_kernels().Matrix.upload(rows, self.element, self.device[0])
             return cuda_kernels().Operand(there, None, self.metric, self.precision, self._screening)
         return _core.fused_similarity.Operand(
             rows, self.element, None, self.metric, self._screening, self.precision, self.threads

@@ -8,7 +8,7 @@ is missing is said when a GPU is asked for.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from pycurate.errors import InputError
 from pycurate.kernels.arrays import matrix_of
@@ -18,7 +18,19 @@ if TYPE_CHECKING:
 
     from pycurate import _core_cuda
 
-__all__ = ["CudaDevice", "CudaSupport", "cuda_kernels", "cuda_support", "device_of", "lies_on_gpu", "on_device"]
+__all__ = [
+    "CudaDevice",
+    "CudaSupport",
+    "Place",
+    "cuda_kernels",
+    "cuda_support",
+    "device_of",
+    "lies_on_gpu",
+    "on_device",
+]
+
+Place: TypeAlias = tuple[int, ...] | None
+"""Where a kernel runs: numbers of GPUs; None: on the CPU."""
 
 _DLPACK_CUDA = 2
 _DEFAULT_STREAM = 1  # DLPack's number of CUDA's default stream, on which the kernels run
@@ -103,14 +115,14 @@ def _device_of(facts: dict[str, Any]) -> CudaDevice:
     return CudaDevice(facts["name"], tuple(facts["capability"]), facts["bytes"], facts["supported"])
 
 
-def device_of(device: str | None, *arrays: Any) -> int | None:
-    """Number of the GPU to run on; None: the CPU.
+def device_of(device: str | None, *arrays: Any) -> Place:
+    """Where to run.
 
     Parameters
     ----------
     device
-        ``"cpu"``; ``"cuda"``, the GPU that the arrays lie on, or the first; ``"cuda:1"``; ``"auto"``, a GPU where one
-        can be used, else the CPU; None: where the arrays lie.
+        ``"cpu"``; ``"cuda"``, the GPU that the arrays lie on, or the first; ``"cuda:1"``; ``"cuda:0,1"``, several;
+        ``"auto"``, a GPU where one can be used, else the CPU; None: where the arrays lie.
     arrays
         The matrices of the call, some of them None.
 
@@ -124,36 +136,44 @@ def device_of(device: str | None, *arrays: Any) -> int | None:
         named = ", ".join(sorted("the CPU" if at is None else f"cuda:{at}" for at in lie))
         raise InputError(f"y: expected it on the device of x, got arrays on {named}; move one of them on purpose")
     at = lie.pop() if lie else None
-    support = cuda_support() if (device is not None and device != "cpu") or at is not None else None
-    if device is None:
-        chosen = at
-    elif device == "auto":
-        assert support is not None
-        chosen = at if at is not None else next(iter(support.usable), None)
-    elif device == "cpu":
-        chosen = None
-    elif device == "cuda":
-        assert support is not None
-        chosen = at if at is not None else next(iter(support.usable), 0)
-    elif device.startswith("cuda:") and device[5:].isdigit():
-        chosen = int(device[5:])
-    else:
-        raise InputError(f"device: expected 'cpu', 'cuda', 'cuda:0' (or another number) or 'auto', got {device!r}")
-    if at is not None and chosen != at:
-        other = "the CPU" if chosen is None else f"cuda:{chosen}"
+    chosen = _chosen(device, at)
+    if at is not None and chosen != (at,):
+        other = "the CPU" if chosen is None else _named(chosen)
         raise InputError(f"device: the array lies on cuda:{at}, so it cannot be used on {other}; move it on purpose")
     if chosen is None:
         return None
-    assert support is not None
+    support = cuda_support()
     if support.missing and not support.fallback:
         raise InputError(f"device: a GPU was asked for, but {support.missing}; pass device='cpu'")
-    if chosen not in support.usable:
+    if not set(chosen) <= set(support.usable):
         usable = ", ".join(f"cuda:{number}" for number in support.usable)
-        raise InputError(f"device: expected one of {usable}, got cuda:{chosen}")
+        raise InputError(f"device: expected one of {usable}, got {_named(chosen)}")
     return chosen
 
 
-def on_device(name: str, x: Any, dtype: str | None, device: int) -> _core_cuda.Matrix:
+def _chosen(device: str | None, at: int | None) -> Place:
+    """As asked for, whether there are such GPUs or not; ``at``: the GPU that the arrays lie on."""
+    if device is None or (device in ("cuda", "auto") and at is not None):
+        return None if at is None else (at,)
+    if device == "cpu":
+        return None
+    if device == "auto":
+        return tuple(cuda_support().usable[:1]) or None
+    if device == "cuda":
+        return (next(iter(cuda_support().usable), 0),)
+    numbers = device[5:].split(",") if device.startswith("cuda:") else [""]
+    if not all(number.isdigit() for number in numbers):
+        raise InputError(
+            f"device: expected 'cpu', 'cuda', 'cuda:0' (or another number), 'cuda:0,1' or 'auto', got {device!r}"
+        )
+    return tuple(map(int, numbers))
+
+
+def _named(gpus: tuple[int, ...]) -> str:
+    return "cuda:" + ",".join(map(str, gpus))
+
+
+def on_device(name: str, x: Any, dtype: str | None, gpu: int) -> _core_cuda.Matrix:
     """The rows in the memory of a GPU: copied there from the CPU's, or as they lie where a tensor is there already.
 
     Raises
@@ -166,7 +186,7 @@ def on_device(name: str, x: Any, dtype: str | None, device: int) -> _core_cuda.M
     module = cuda_kernels()
     if _cuda_device(x) is None:
         array, element = matrix_of(name, x, dtype)
-        result: _core_cuda.Matrix = module.Matrix.upload(array, element, device)
+        result: _core_cuda.Matrix = module.Matrix.upload(array, element, gpu)
         return result
     result = module.Matrix.lend(_capsule(x), name)
     if dtype == "bfloat16" and result.element != "bfloat16":

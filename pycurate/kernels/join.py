@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pycurate import _core
 from pycurate.errors import InputError
 from pycurate.kernels.arrays import matrix_of, require_option, thread_count_of
-from pycurate.kernels.device import cuda_kernels, device_of, on_device
+from pycurate.kernels.device import Place, cuda_kernels, device_of, on_device
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices, self_similarities
 from pycurate.kernels.rowwise import Metric
 from pycurate.kernels.screening import cuda_screening_of, screening_of
@@ -65,8 +65,8 @@ class JoinKernels(Protocol):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 
 
-def kernels_on(device: int | None) -> JoinKernels:
-    """Of the CPU, or of a GPU by its number."""
+def kernels_on(device: Place) -> JoinKernels:
+    """Of the CPU, or of GPUs."""
     module: JoinKernels = _core.fused_similarity if device is None else cuda_kernels()
     return module
 
@@ -94,7 +94,7 @@ class Join(NamedTuple):
     metric: Metric
     precision: Precision
     threads: int
-    device: int | None  # number of a GPU; None: the CPU
+    device: Place
 
     @property
     def kernels(self) -> JoinKernels:
@@ -171,7 +171,7 @@ def join_of(
         if place is None:
             array, element = matrix_of(name, given, dtype)
         else:
-            array = on_device(name, given, dtype, place)
+            array = on_device(name, given, dtype, place[0])
             element = array.element
         if sides and element != sides[0].element:
             raise TypeError(f"y: expected {sides[0].element} to match x, got {element}; convert one of them on purpose")

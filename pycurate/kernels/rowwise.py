@@ -243,16 +243,22 @@ _PIECE_BYTES = 1 << 28  # of the rows that are on their way to a GPU at a time
 
 
 def _scores_on_device(
-    a: Any, b: Any, metric: Metric, heads_a: Heads | None, heads_b: Heads | None, dtype: str | None, device: int
+    a: Any,
+    b: Any,
+    metric: Metric,
+    heads_a: Heads | None,
+    heads_b: Heads | None,
+    dtype: str | None,
+    place: tuple[int, ...],
 ) -> RowwiseScores:
     require_option("metric", metric, Metric)
     score = cuda_kernels().score_pairs
-    pieces = _pieces_on_device([("a", a), ("b", b)], dtype, device)
+    pieces = _pieces_on_device([("a", a), ("b", b)], dtype, place)
     heads = (*_head_arrays(heads_a), *_head_arrays(heads_b))
     return RowwiseScores(*_joined([score(x, y, metric, *heads) for x, y in pieces]))
 
 
-def _pieces_on_device(arrays: list[tuple[str, Any]], dtype: str | None, device: int) -> Iterator[list[Any]]:
+def _pieces_on_device(arrays: list[tuple[str, Any]], dtype: str | None, place: tuple[int, ...]) -> Iterator[list[Any]]:
     """The same rows of each array in a GPU's memory, piece by piece where they come from the CPU's."""
     matrices: list[Any] = []
     read_as: list[str | None] = []
@@ -266,7 +272,7 @@ def _pieces_on_device(arrays: list[tuple[str, Any]], dtype: str | None, device: 
     step = max(1, n) if lies_on_gpu(matrices[0]) else max(1, _PIECE_BYTES // row_bytes)
     for begin in range(0, max(1, n), step):
         piece = [
-            on_device(name, x[begin : begin + step], kind_of_x, device)
+            on_device(name, x[begin : begin + step], kind_of_x, place[0])
             for (name, _), x, kind_of_x in zip(arrays, matrices, read_as, strict=True)
         ]
         if len({x.element for x in piece}) > 1:

@@ -175,13 +175,13 @@ def test_the_device_that_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     with_support(monkeypatch, CudaSupport(True, 13000, (OLD, NEW)))
     x = rows(9, 4)
     assert device_of(None, x) is None
-    assert device_of("auto", x, None) == 1
-    assert device_of("cuda", x) == 1
-    assert device_of("cuda:1", x) == 1
-    for wrong in ("cuda:0", "cuda:7"):
+    assert device_of("auto", x, None) == (1,)
+    assert device_of("cuda", x) == (1,)
+    assert device_of("cuda:1", x) == (1,)
+    for wrong in ("cuda:0", "cuda:7", "cuda:1,2"):
         with pytest.raises(ValueError, match=f"device: expected one of cuda:1, got {wrong}"):
             device_of(wrong, x)
-    for wrong in ("gpu", "cuda:", "cuda:x", ""):
+    for wrong in ("gpu", "cuda:", "cuda:x", "cuda:0,", "cuda:1,x", ""):
         with pytest.raises(ValueError, match="device: expected 'cpu'"):
             device_of(wrong, x)
 

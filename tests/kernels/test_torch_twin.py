@@ -48,8 +48,9 @@ def test_pytorch_takes_the_place_of_missing_kernels(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(devices, "cuda_support", lambda seen=seen: seen)
         assert seen.fallback
         assert seen.missing
-        assert device_of("auto", rows(9, 4)) == 0
-        assert device_of("cuda:1", rows(9, 4)) == 1
+        assert device_of("auto", rows(9, 4)) == (0,)
+        assert device_of("cuda:1", rows(9, 4)) == (1,)
+        assert device_of("cuda:0,1", rows(9, 4)) == (0, 1)
         assert device_of(None, rows(9, 4)) is None
         assert devices.cuda_kernels() is torch_twin
         with pytest.raises(ValueError, match="device: expected one of cuda:0, cuda:1, got cuda:2"):

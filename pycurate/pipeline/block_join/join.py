@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pycurate.kernels.arrays import float32_of, ranks_of
 from pycurate.kernels.block_similarity import lowest_of_component
+from pycurate.kernels.device import Place
 from pycurate.kernels.distinct import (
     DistinctRows,
     Floats,
@@ -63,7 +64,7 @@ class SimilarityJoin:
         memory_bytes: int,
         threads: int,
         progress: Progress,
-        device: int | None = None,
+        device: Place = None,
     ) -> None:
         self._device = device
         self._source, self._other, self._metric = source, other, metric

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pycurate.kernels.block_similarity import SAMPLE_ROWS, BlockPair, LeftBlock
+from pycurate.kernels.device import Place
 from pycurate.kernels.join import Precision
 from pycurate.kernels.rowwise import Metric
 from pycurate.pipeline.block_join.blocks import Grid
@@ -22,7 +23,7 @@ class How:
     precision: Precision
     threads: int
     progress: Progress
-    device: int | None = None  # number of a GPU; None: the CPU
+    device: Place = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
