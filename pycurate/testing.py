@@ -40,7 +40,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
         yield "cpu"
         set_active_isa(before)
         return
-    if cuda_support().missing:
+    if not cuda_support().usable:
         pytest.skip(f"no GPU: {cuda_support().missing}")
     yield CUDA
 
