@@ -70,15 +70,28 @@ struct PyMatrix {
     py::object owner;
 };
 
-std::unique_ptr<PyMatrix> upload(const py::array& x, const std::string& element, int device) {
-    const Element kind = element_of(element);
-    const rowwise::Matrix matrix = matrix_of(x, "x", kind);
-    const auto n = static_cast<std::size_t>(x.shape(0)), d = static_cast<std::size_t>(x.shape(1));
-    const py::gil_scoped_release no_gil;
-    return std::make_unique<PyMatrix>(PyMatrix{Matrix::upload(device, matrix, n, d, kind), {}});
+void check_row_numbers(const Integers& rows, std::size_t n) {
+    check_length(rows, static_cast<std::size_t>(rows.size()), "rows");
+    for (py::ssize_t i = 0; i < rows.size(); ++i)
+        if (rows.data()[i] < 0 || static_cast<std::size_t>(rows.data()[i]) >= n)
+            throw py::index_error("rows: expected numbers in [0, " + std::to_string(n) + "), got " +
+                                  std::to_string(rows.data()[i]));
 }
 
-/// From a DLPack capsule that lives as long as the matrix; its data are ready on the default stream.
+std::unique_ptr<PyMatrix> upload(const py::array& x, const std::string& element, int device,
+                                 const std::optional<Integers>& rows) {
+    const Element kind = element_of(element);
+    const rowwise::Matrix matrix = matrix_of(x, "x", kind);
+    const auto all = static_cast<std::size_t>(x.shape(0)), d = static_cast<std::size_t>(x.shape(1));
+    if (rows) check_row_numbers(*rows, all);
+    const std::size_t n = rows ? static_cast<std::size_t>(rows->size()) : all;
+    const std::int64_t* numbers = rows ? rows->data() : nullptr;
+    const py::gil_scoped_release no_gil;
+    return std::make_unique<PyMatrix>(PyMatrix{Matrix::upload(device, matrix, numbers, n, d, kind), {}});
+}
+
+/// From a DLPack capsule that lives as long as the matrix; its data will be ready on the shared default
+/// stream.
 std::unique_ptr<PyMatrix> lend(const py::capsule& capsule, const std::string& name) {
     if (std::string(capsule.name()) != "dltensor")
         throw py::type_error(name + ": expected an unused DLPack capsule");
@@ -87,6 +100,7 @@ std::unique_ptr<PyMatrix> lend(const py::capsule& capsule, const std::string& na
     if (x->ndim != 2)
         throw py::value_error(name + ": expected a 2-D array (n, d), got " + std::to_string(x->ndim) + "-D");
     const Element kind = element_of_tensor(*x, name);
+    wait_for_shared_stream(x->device_id);
     const std::int64_t n = x->shape[0], d = x->shape[1];
     if (x->strides != nullptr && d > 1 && n > 0 && x->strides[1] != 1)
         throw py::value_error(name +
@@ -154,11 +168,7 @@ std::unique_ptr<Screening> make_screening(const Floats& projection, double norm,
 /// (count, d) rows as they are stored, bfloat16 as uint16.
 py::array take(const PyMatrix& x, const Integers& rows) {
     static constexpr const char* stored[] = {"float32", "float16", "uint16", "int8"};
-    check_length(rows, static_cast<std::size_t>(rows.size()), "rows");
-    for (py::ssize_t i = 0; i < rows.size(); ++i)
-        if (rows.data()[i] < 0 || static_cast<std::size_t>(rows.data()[i]) >= x.rows.n)
-            throw py::index_error("rows: expected numbers in [0, " + std::to_string(x.rows.n) + "), got " +
-                                  std::to_string(rows.data()[i]));
+    check_row_numbers(rows, x.rows.n);
     py::array out(py::dtype(stored[static_cast<int>(x.rows.element)]),
                   {rows.shape(0), static_cast<py::ssize_t>(x.rows.d)});
     void* to = out.mutable_data();
@@ -413,10 +423,12 @@ PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
         }
     });
     m.def("devices", &devices_);
+    m.def("free_bytes", &pycurate::cuda::free_bytes, py::arg("device"));
     m.def("versions", &pycurate::cuda::versions);
     m.attr("most_neighbors") = pycurate::cuda::most_neighbors;
     py::class_<PyMatrix>(m, "Matrix")
-        .def_static("upload", &upload, py::arg("x").noconvert(), py::arg("element"), py::arg("device"))
+        .def_static("upload", &upload, py::arg("x").noconvert(), py::arg("element"), py::arg("device"),
+                    py::arg("rows").noconvert() = py::none())
         .def_static("lend", &lend, py::arg("capsule"), py::arg("name"))
         .def_property_readonly("shape", [](const PyMatrix& x) { return py::make_tuple(x.rows.n, x.rows.d); })
         .def_property_readonly("element", [](const PyMatrix& x) { return name_of(x.rows.element); })

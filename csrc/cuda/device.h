@@ -1,6 +1,7 @@
 #pragma once
 // What every CUDA kernel family needs of the runtime: errors, memory, facts of the devices. No CUDA header is
-// needed to include this.
+// needed to include this. Every thread of the host has a stream of its own (--default-stream=per-thread), so
+// that one prepares rows while another's kernels run.
 #include <cstddef>
 #include <stdexcept>
 #include <string>
@@ -31,6 +32,11 @@ std::vector<Device> devices() noexcept;
 /// Of the driver and of the runtime that this was built with, as 13000 for 13.0; 0 without a driver.
 std::pair<int, int> versions() noexcept;
 
+/// Bytes of a device that are free.
+std::size_t free_bytes(int device);
+/// Waits for what was started on the default stream that all threads share.
+void wait_for_shared_stream(int device);
+
 /// Makes a device current for the life of this.
 class Current {
   public:
@@ -45,12 +51,12 @@ class Current {
 
 void* allocate(std::size_t bytes);  // on the current device
 void release(void* at) noexcept;
+/// Memory of the host that every device reads by itself.
 void* allocate_pinned(std::size_t bytes);
-void release_pinned(void* at) noexcept;
 void copy_in(void* device, const void* host, std::size_t bytes);
 void copy_out(void* host, const void* device, std::size_t bytes);
 void fill(void* device, int byte, std::size_t bytes);
-/// Waits for all work of the current device; throws what failed there.
+/// Waits for all work of this thread on the current device; throws what failed there.
 void synchronize();
 
 /// Memory of the device that was current.

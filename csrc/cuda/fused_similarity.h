@@ -19,8 +19,10 @@ using rowwise::Element, rowwise::Metric;
 /// Rows in the memory of a device: copied there, or lent by whoever made them.
 class Matrix {
   public:
-    /// Copies (n, d) rows of adjacent elements, `row_stride` bytes apart.
-    static Matrix upload(int device, rowwise::Matrix x, std::size_t n, std::size_t d, Element element);
+    /// Copies (n, d) rows of adjacent elements, `row_stride` bytes apart: the first n, or those of these
+    /// numbers.
+    static Matrix upload(int device, rowwise::Matrix x, const std::int64_t* rows, std::size_t n,
+                         std::size_t d, Element element);
     /// Rows that lie on the device already and outlive this.
     static Matrix lend(int device, const void* x, std::ptrdiff_t row_stride, std::size_t n, std::size_t d,
                        Element element);

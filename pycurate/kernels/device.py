@@ -33,7 +33,7 @@ Place: TypeAlias = tuple[int, ...] | None
 """Where a kernel runs: numbers of GPUs; None: on the CPU."""
 
 _DLPACK_CUDA = 2
-_DEFAULT_STREAM = 1  # DLPack's number of CUDA's default stream, on which the kernels run
+_SHARED_STREAM = 1  # DLPack's number of the default stream that all threads share; a kernel waits for it
 
 
 class CudaDevice(NamedTuple):
@@ -211,6 +211,6 @@ def _cuda_device(x: Any) -> int | None:
 
 
 def _capsule(x: Any) -> Any:
-    """Its memory, once what its owner has started on it is done for the stream of the kernels."""
+    """Its memory, ready where what its owner has started on it is done on the shared default stream."""
     detached = x.detach() if hasattr(x, "detach") else x
-    return detached.__dlpack__(stream=_DEFAULT_STREAM)
+    return detached.__dlpack__(stream=_SHARED_STREAM)

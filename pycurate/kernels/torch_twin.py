@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
+from pycurate.kernels.partial_answers import SpanningEdges, joined_columns
 from pycurate.kernels.torch_blocks import Floats, Integers, Join, Matrix, Operand, Progress, loaded_torch
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Operand",
     "count_above",
     "forest_above",
+    "free_bytes",
     "log_sum_exp",
     "max_earlier",
     "measure_rows",
@@ -29,6 +31,11 @@ __all__ = [
     "spanning_forest_above",
     "top_k",
 ]
+
+
+def free_bytes(device: int) -> int:
+    """As many as there may be: rows stay in the CPU's memory."""
+    return 1 << 62
 
 
 def measure_rows(x: Matrix, weights: Floats | None, bias: Floats | None) -> Any:
@@ -54,37 +61,16 @@ def pairs_above(
 ) -> tuple[Integers, Integers, Floats] | None:
     """Sorted by (row, col); None where there are more than ``max_pairs``."""
     join = Join(a, b, threads, progress)
-    found, count = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))], 0
+    found: list[tuple[Integers, Integers, Floats]] = []
+    count = 0
     for i, j, similarities in join.scored_above(threshold):
         count += len(i)
         if count > max_pairs:
             return None
         found.append((*join.rows_of(i, j), similarities))
-    rows, cols, similarities = (np.concatenate(column) for column in zip(*found, strict=True))
+    rows, cols, similarities = joined_columns(found)
     order = np.lexsort((cols, rows))
     return rows[order], cols[order], similarities[order]
-
-
-class _Forest:
-    """The heaviest spanning forest of edges that come some at a time, in memory that grows with the nodes."""
-
-    def __init__(self, nodes: int) -> None:
-        self.nodes = nodes
-        self._edges = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
-        self._waiting = 0
-
-    def add(self, i: Integers, j: Integers, similarities: Floats) -> None:
-        self._edges.append((i, j, similarities))
-        self._waiting += len(i)
-        if self._waiting > max(self.nodes, 1 << 16):
-            self.edges()
-
-    def edges(self) -> tuple[Integers, Integers, Floats]:
-        """Of those so far."""
-        rows, cols, similarities = (np.concatenate(column) for column in zip(*self._edges, strict=True))
-        kept = _core.fused_similarity.heaviest_forest(self.nodes, rows, cols, similarities)
-        self._edges, self._waiting = [kept], 0
-        return kept
 
 
 def spanning_forest_above(
@@ -92,7 +78,7 @@ def spanning_forest_above(
 ) -> tuple[Integers, Integers, Floats]:
     """The heaviest spanning forest, heaviest edge first."""
     join = Join(a, b, threads, progress)
-    forest = _Forest(join.nodes)
+    forest = SpanningEdges(join.nodes)
     for edges in join.scored_above(floor):
         forest.add(*edges)
     i, j, similarities = forest.edges()
@@ -104,7 +90,7 @@ def forest_above(
 ) -> tuple[Integers, Integers]:
     """Edges that span the components of the pairs."""
     join = Join(a, b, threads, progress)
-    forest = _Forest(join.nodes)
+    forest = SpanningEdges(join.nodes)
     component, since = np.arange(join.nodes), 0
 
     def apart(i: Integers, j: Integers) -> NDArray[np.bool_]:
@@ -246,7 +232,7 @@ def log_sum_exp(
     def on_the_cpu(operand: Operand) -> _core.fused_similarity.Operand:
         return _core.fused_similarity.Operand(
             operand.x.array,
-            operand.x.element,  # type: ignore[arg-type]
+            operand.x.element,
             None if operand.n == operand.x.shape[0] else operand.rows,
             operand.metric,  # type: ignore[arg-type]
             None,
