@@ -84,6 +84,9 @@ def max_earlier(
 def top_k(
     a: Operand, b: Operand | None, k: int, both: bool, threads: int, progress: _Progress
 ) -> tuple[_Integers, _Floats, _Integers | None, _Floats | None]: ...
+def add_nearest(
+    a: Operand, b: Operand | None, first_b: int, lists: NDArray[np.uint64], threads: int, progress: _Progress
+) -> None: ...
 def log_sum_exp(
     a: Operand, b: Operand, scale: float, threads: int, progress: _Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...

@@ -281,12 +281,16 @@ py::tuple max_earlier_(const PyOperand& a, const PyOperand* b, const Integers& r
     return py::make_tuple(best_a, similarities_a, best_b, similarities_b);
 }
 
-py::tuple top_k_(const PyOperand& a, const PyOperand* b, std::size_t k, bool both, std::size_t,
-                 const Progress& progress) {
-    const Operand* other = other_of(a, b);
+void check_neighbors(std::size_t k) {
     if (k < 1 || k > most_neighbors)
         throw py::value_error("k: expected 1 to " + std::to_string(most_neighbors) + " on a GPU, got " +
                               std::to_string(k));
+}
+
+py::tuple top_k_(const PyOperand& a, const PyOperand* b, std::size_t k, bool both, std::size_t,
+                 const Progress& progress) {
+    const Operand* other = other_of(a, b);
+    check_neighbors(k);
     const auto shape = [k](std::size_t n) {
         return std::vector<py::ssize_t>{static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(k)};
     };
@@ -308,6 +312,23 @@ py::tuple top_k_(const PyOperand& a, const PyOperand* b, std::size_t k, bool bot
     run([&] { return top_k(*a.rows, other, k, ra, sa, rb, sb, poll_of(progress), work); });
     remember(work);
     return py::make_tuple(rows_a, similarities_a, rows_b, similarities_b);
+}
+
+/// `lists` is changed in place.
+void add_nearest_(const PyOperand& a, const PyOperand* b, std::uint32_t first_b,
+                  py::array_t<std::uint64_t>& lists, std::size_t, const Progress& progress) {
+    const Operand* other = other_of(a, b);
+    const std::size_t n = a.rows->n;
+    if (lists.ndim() != 2 || static_cast<std::size_t>(lists.shape(0)) != n ||
+        !(lists.flags() & py::array::c_style))
+        throw py::value_error("lists: expected shape (" + std::to_string(n) + ", k), C order, got " +
+                              std::string(py::str(lists.attr("shape"))));
+    const auto k = static_cast<std::size_t>(lists.shape(1));
+    check_neighbors(k);
+    std::uint64_t* at = lists.mutable_data();
+    Work work;
+    run([&] { return add_nearest(*a.rows, other, k, first_b, at, poll_of(progress), work); });
+    remember(work);
 }
 
 py::tuple log_sum_exp_(const PyOperand& a, const PyOperand& b, double scale, std::size_t,
@@ -463,6 +484,8 @@ PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
           py::arg("rank_b").noconvert(), py::arg("floor"), py::arg("threads"), py::arg("progress"));
     m.def("top_k", &top_k_, py::arg("a"), py::arg("b"), py::arg("k"), py::arg("both"), py::arg("threads"),
           py::arg("progress"));
+    m.def("add_nearest", &add_nearest_, py::arg("a"), py::arg("b"), py::arg("first_b"),
+          py::arg("lists").noconvert(), py::arg("threads"), py::arg("progress"));
     m.def("log_sum_exp", &log_sum_exp_, py::arg("a"), py::arg("b"), py::arg("scale"), py::arg("threads"),
           py::arg("progress"));
     m.def("last_work", &last_work);

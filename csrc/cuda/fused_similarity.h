@@ -103,6 +103,10 @@ bool max_earlier(const Operand& a, const Operand* b, const std::uint32_t* ranks_
 /// k at most `most_neighbors`.
 bool top_k(const Operand& a, const Operand* b, std::size_t k, std::int64_t* rows_a, float* similarities_a,
            std::int64_t* rows_b, float* similarities_b, const Poll& poll, Work& work);
+/// Enters the rows of b, or of a itself, into lists of the nearest that began with others: (n of a, k) by
+/// index of a, fused_similarity::Ranked by first_b + index of b, falling, 0 behind the last.
+bool add_nearest(const Operand& a, const Operand* b, std::size_t k, std::uint32_t first_b,
+                 std::uint64_t* lists, const Poll& poll, Work& work);
 bool log_sum_exp(const Operand& a, const Operand& b, double scale, double* out_a, double* out_b,
                  const Poll& poll);
 

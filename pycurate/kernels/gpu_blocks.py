@@ -6,6 +6,7 @@ blocks (``gpu_grid``) are put together to.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from pycurate.kernels.device import cuda_kernels
 from pycurate.kernels.gpu_grid import Grid, Matrix, Operand, Progress, Task, asked
-from pycurate.kernels.partial_answers import MostSimilar, NearestLists, SpanningEdges, joined_columns
+from pycurate.kernels.partial_answers import MostSimilar, SpanningEdges, decoded, joined_columns
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -177,36 +178,30 @@ def top_k(
     a: Operand, b: Operand | None, k: int, both: bool, threads: int, progress: Progress
 ) -> tuple[Integers, Floats, Integers | None, Floats | None]:
     """The k nearest rows of each, and their similarities."""
-    two_sided = both or b is None
-
-    def ask(x: Any, y: Any, task: Task, poll: Progress) -> Any:
-        return cuda_kernels().top_k(x, y, k, two_sided and task.right is not None, threads, poll)
-
-    def question(grid: Grid) -> tuple[Integers, Floats, Integers | None, Floats | None]:
-        lists_a = NearestLists(a.n, k)
-        lists_b = lists_a if b is None else NearestLists(b.n if both else 0, k)
-
-        def take(task: Task, answer: Any) -> None:
-            right = _right_of(task)
-            lists_a.add(task.left, _moved(answer[0], right), answer[1])
-            if answer[2] is not None:
-                lists_b.add(right, _moved(answer[2], task.left), answer[3])
-
-        grid.each(ask, take)
-        answer_a = _numbered(*lists_a.answer(), (b or a).rows)
-        return *answer_a, *(_numbered(*lists_b.answer(), a.rows) if b is not None and both else (None, None))
-
-    return asked(a, b, 16 * k, progress, question)
+    if b is None or not both:
+        return *_nearest_of(a, b, k, threads, progress), None, None
+    halves = [None if progress is None else _half_of(progress, begin) for begin in (0.0, 0.5)]
+    return *_nearest_of(a, b, k, threads, halves[0]), *_nearest_of(b, a, k, threads, halves[1])
 
 
-def _moved(found: Integers, block: slice) -> Integers:
-    """Rows of a block as indices of its operand."""
-    return np.where(found < 0, -1, found + block.start)
+def _nearest_of(a: Operand, b: Operand | None, k: int, threads: int, progress: Progress) -> tuple[Integers, Floats]:
+    """Of each row of a. One GPU meets all blocks of b with a block of a: lists that are full reject most rows."""
+
+    def question(grid: Grid) -> NDArray[np.uint64]:
+        lists = np.zeros((a.n, k), np.uint64)
+
+        def ask(x: Any, y: Any, task: Task, poll: Progress) -> None:
+            cuda_kernels().add_nearest(x, y, _right_of(task).start, lists[task.left], threads, poll)
+
+        grid.each(ask, lambda task, answer: False)
+        return lists
+
+    rows, similarities = decoded(asked(a, b, 8 * k, progress, question, by_row=True))
+    return np.append((b or a).rows, -1)[rows], similarities
 
 
-def _numbered(found: Integers, similarities: Floats, rows: Integers) -> tuple[Integers, Floats]:
-    """Indices of an operand as rows of its matrix."""
-    return np.append(rows, -1)[found], similarities
+def _half_of(progress: Callable[[float], object], begin: float) -> Callable[[float], object]:
+    return lambda fraction: progress(begin + fraction / 2)
 
 
 def log_sum_exp(

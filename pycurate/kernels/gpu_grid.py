@@ -6,10 +6,11 @@ the rows of the next. Blocks that come again are kept. Answers are handed on in 
 
 from __future__ import annotations
 
+import itertools
 import math
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -81,7 +82,7 @@ def _row_bytes(x: NDArray[Any]) -> int:
     return d * x.itemsize + -(-d // 64) * 64 + _ROW_BYTES
 
 
-def block_rows_of(a: Operand, b: Operand | None, state_bytes: int) -> int:
+def block_rows_of(a: Operand, b: Operand | None, state_bytes: int, *, by_row: bool = False) -> int:
     """As many as fit in every GPU's memory, fewer where there would be too few tasks to share.
 
     Raises
@@ -102,21 +103,30 @@ def block_rows_of(a: Operand, b: Operand | None, state_bytes: int) -> int:
     longest = max(a.n, 0 if b is None else b.n)
     if len(gpus) == 1:
         return min(fitting, max(1, longest))
-    # Eight tasks a GPU, so that the last to end does not keep the others waiting for long.
-    blocks = math.isqrt((16 if b is None else 8) * len(gpus)) + 1
+    # Eight tasks a GPU, or four rows of them, so that the last to end does not keep the others waiting for long.
+    blocks = 4 * len(gpus) if by_row else math.isqrt((16 if b is None else 8) * len(gpus)) + 1
     return min(fitting, max(LEAST_BLOCK_ROWS, -(-longest // blocks)))
 
 
 def asked(
-    a: Operand, b: Operand | None, state_bytes: int, progress: Progress, question: Callable[[Grid], Answer]
+    a: Operand,
+    b: Operand | None,
+    state_bytes: int,
+    progress: Progress,
+    question: Callable[[Grid], Answer],
+    *,
+    by_row: bool = False,
 ) -> Answer:
-    """What a question finds; where a GPU's memory is not enough it is asked anew of smaller blocks."""
+    """What a question finds; where a GPU's memory is not enough it is asked anew of smaller blocks.
+
+    ``by_row``: a block of a meets all blocks on one GPU, those before it, too, where there is no b.
+    """
     if b is not None and (a.x.shape[1], a.x.element, a.metric) != (b.x.shape[1], b.x.element, b.metric):
         raise InputError("b: expected an operand prepared like a: same dimension, dtype and metric")
-    rows = block_rows_of(a, b, state_bytes)
+    rows = block_rows_of(a, b, state_bytes, by_row=by_row)
     while True:
         try:
-            return question(Grid(a, b, rows, progress))
+            return question(Grid(a, b, rows, progress, by_row=by_row))
         except MemoryError:
             if rows <= _LEAST_ROWS:
                 raise
@@ -138,7 +148,9 @@ class _Stopped(Exception):
 class Grid:
     """Every block of a with every block of b, or without b every two of a and each with itself."""
 
-    def __init__(self, a: Operand, b: Operand | None, block_rows: int, progress: Progress) -> None:
+    def __init__(
+        self, a: Operand, b: Operand | None, block_rows: int, progress: Progress, *, by_row: bool = False
+    ) -> None:
         self.a, self.b, self._progress = a, b, progress
         lefts, rights = _even(a.n, block_rows), _even(a.n if b is None else b.n, block_rows)
         # Row by row: the left block of a row is moved once to each GPU.
@@ -146,9 +158,12 @@ class Grid:
             Task(left, None if b is None and left == right else right)
             for left in lefts
             for right in rights
-            if b is not None or left.start <= right.start
+            if b is not None or by_row or left.start <= right.start
         ]
-        self._claimed, self._lock, self._stop = 0, threading.Lock(), threading.Event()
+        numbers = range(len(self.tasks))
+        runs = itertools.groupby(numbers, lambda number: self.tasks[number].left if by_row else number)
+        self._runs = iter([list(run) for _, run in runs])
+        self._lock, self._stop = threading.Lock(), threading.Event()
         self._fractions = np.zeros(len(self.tasks))
         self._answers: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
 
@@ -185,24 +200,26 @@ class Grid:
         if self._progress is not None:
             self._progress(float(self._fractions.mean()))
 
-    def _claim(self) -> int | None:
-        with self._lock:
-            if self._claimed == len(self.tasks) or self._stop.is_set():
-                return None
-            self._claimed += 1
-            return self._claimed - 1
+    def _claimed(self) -> Iterator[int]:
+        """Numbers of tasks for one worker."""
+        while not self._stop.is_set():
+            with self._lock:
+                run = next(self._runs, None)
+            if run is None:
+                return
+            yield from run
 
     def _work(self, gpu: int, ask: Callable[[Any, Any, Task, Progress], Any]) -> None:
         """Tasks on one GPU until there are no more; an error goes to the thread that waits for answers."""
         number: int | None = None
         try:
             with ThreadPoolExecutor(1) as ahead:
-                blocks = _BlocksOnGpu(self, gpu)
-                number = self._claim()
+                blocks, numbers = _BlocksOnGpu(self, gpu), self._claimed()
+                number = next(numbers, None)
                 coming = None if number is None else ahead.submit(blocks.of, number, None)
                 while number is not None and coming is not None:
                     left, right = coming.result()
-                    following = self._claim()
+                    following = next(numbers, None)
                     coming = None if following is None else ahead.submit(blocks.of, following, number)
                     answer = ask(left, right, self.tasks[number], self._poll_of(number))
                     del left, right

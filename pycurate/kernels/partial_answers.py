@@ -11,7 +11,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 
-__all__ = ["MostSimilar", "NearestLists", "SpanningEdges", "joined_columns"]
+__all__ = ["MostSimilar", "SpanningEdges", "decoded", "joined_columns", "keys_of"]
 
 _SIGN = np.uint32(1 << 31)
 
@@ -53,32 +53,14 @@ class MostSimilar:
 
     def add(self, nodes: slice, ranks: Integers, similarities: Floats) -> None:
         """One of each node of a range; rank -1: none."""
-        self._keys[nodes] = np.maximum(self._keys[nodes], _keys_of(ranks, similarities))
+        self._keys[nodes] = np.maximum(self._keys[nodes], keys_of(ranks, similarities))
 
     def answer(self) -> tuple[Integers, Floats]:
         """-1 and NaN where there is none."""
-        return _decoded(self._keys)
+        return decoded(self._keys)
 
 
-class NearestLists:
-    """Of every node the k nearest rows, nearest first, ties to the lower row."""
-
-    def __init__(self, n: int, k: int) -> None:
-        self._keys = np.zeros((n, k), np.uint64)
-
-    def add(self, nodes: slice, rows: Integers, similarities: Floats) -> None:
-        """(m, c) more rows of each node of a range; row -1: none."""
-        k = self._keys.shape[1]
-        both = np.concatenate([self._keys[nodes], _keys_of(rows, similarities)], axis=1)
-        both.sort(axis=1)
-        self._keys[nodes] = both[:, -1 : -k - 1 : -1]
-
-    def answer(self) -> tuple[Integers, Floats]:
-        """(n, k) each; -1 and NaN where there are fewer."""
-        return _decoded(self._keys)
-
-
-def _keys_of(numbers: Integers, similarities: Floats) -> Keys:
+def keys_of(numbers: Integers, similarities: Floats) -> Keys:
     """As ``csrc/kernels/fused_similarity/ranked.h``: larger is more similar, then of the lower number; 0: none."""
     bits = (similarities + np.float32(0)).view(np.uint32)
     ordered = np.where(bits & _SIGN, ~bits, bits | _SIGN).astype(np.uint64)
@@ -86,7 +68,8 @@ def _keys_of(numbers: Integers, similarities: Floats) -> Keys:
     return np.where(numbers < 0, np.uint64(0), keys)
 
 
-def _decoded(keys: Keys) -> tuple[Integers, Floats]:
+def decoded(keys: Keys) -> tuple[Integers, Floats]:
+    """Numbers and similarities, -1 and NaN where there is none."""
     ordered = (keys >> np.uint64(32)).astype(np.uint32)
     similarities = np.where(ordered & _SIGN, ordered & ~_SIGN, ~ordered).view(np.float32)
     none = keys == 0

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
-from pycurate.kernels.partial_answers import SpanningEdges, joined_columns
+from pycurate.kernels.partial_answers import SpanningEdges, decoded, joined_columns, keys_of
 from pycurate.kernels.torch_blocks import Floats, Integers, Join, Matrix, Operand, Progress, loaded_torch
 
 __all__ = [
     "Matrix",
     "Operand",
+    "add_nearest",
     "count_above",
     "forest_above",
     "free_bytes",
@@ -174,22 +175,22 @@ def top_k(
     """The k nearest rows of each, and their similarities; any k."""
     join = Join(a, b, threads, progress)
     two_sided = both or b is None
-    lists = _Lists(join.nodes if two_sided else a.n, k)
-    for block in join.blocks():
-        lower = block.lower
-        limits = _limits_of(lower, 1, join.to_device(lists.limits[block.a]), k)[:, None]
-        if two_sided:
-            right = _limits_of(lower, 0, join.to_device(lists.limits[block.nodes_b]), k)[None, :]
-            limits = limits.minimum(right)
-        for i, j, similarities in block.scored(block.reaching(limits)):
-            rows, cols = join.rows_of(i, j)
-            lists.add(i, cols, similarities)
-            if two_sided:
-                lists.add(j, rows, similarities)
+    lists = _Lists(np.full((join.nodes if two_sided else a.n, k), -1), None)
+    lists.fill(join, two_sided, a.rows if b is None else np.concatenate([a.rows, b.rows]))
     similarities = np.where(lists.rows >= 0, lists.similarities, np.float32(np.nan))
     if b is None or not both:
         return lists.rows, similarities, None, None
     return lists.rows[: a.n], similarities[: a.n], lists.rows[a.n :], similarities[a.n :]
+
+
+def add_nearest(
+    a: Operand, b: Operand | None, first_b: int, lists: NDArray[np.uint64], threads: int, progress: Progress
+) -> None:
+    """As that of ``_core_cuda``: changes ``lists``, (n, k) of ``partial_answers.keys_of``, in place."""
+    join = Join(a, b, threads, progress)
+    found = _Lists(*decoded(lists))
+    found.fill(join, b is None, first_b - join.offset + np.arange(join.nodes))
+    lists[:] = keys_of(found.rows, found.similarities)
 
 
 def _limits_of(lower: Any, axis: int, limits: Any, k: int) -> Any:
@@ -202,8 +203,25 @@ def _limits_of(lower: Any, axis: int, limits: Any, k: int) -> Any:
 class _Lists:
     """Of every node the k nearest so far, nearest first, ties to the lower row; -1 and -inf beyond the last."""
 
-    def __init__(self, n: int, k: int) -> None:
-        self.rows, self.similarities = np.full((n, k), -1), np.full((n, k), -np.inf, np.float32)
+    def __init__(self, rows: Integers, similarities: Floats | None) -> None:
+        self.rows = rows
+        self.similarities = np.full(rows.shape, -np.inf, np.float32)
+        if similarities is not None:
+            self.similarities[rows >= 0] = similarities[rows >= 0]
+
+    def fill(self, join: Join, two_sided: bool, numbers: Integers) -> None:
+        """Enter the pairs of a join into the lists of its left nodes, or of all; ``numbers``: of nodes as rows."""
+        k = self.rows.shape[1]
+        for block in join.blocks():
+            lower = block.lower
+            limits = _limits_of(lower, 1, join.to_device(self.limits[block.a]), k)[:, None]
+            if two_sided:
+                right = _limits_of(lower, 0, join.to_device(self.limits[block.nodes_b]), k)[None, :]
+                limits = limits.minimum(right)
+            for i, j, similarities in block.scored(block.reaching(limits)):
+                self.add(i, numbers[j], similarities)
+                if two_sided:
+                    self.add(j, numbers[i], similarities)
 
     @property
     def limits(self) -> Floats:

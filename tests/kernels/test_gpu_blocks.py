@@ -17,7 +17,7 @@ from pycurate.kernels import gpu_grid, torch_twin
 from pycurate.kernels.device import cuda_kernels, device_of
 from pycurate.kernels.gpu_grid import Matrix, Operand, block_rows_of
 from pycurate.kernels.join import join_of
-from pycurate.kernels.partial_answers import MostSimilar, NearestLists
+from pycurate.kernels.partial_answers import MostSimilar, decoded, keys_of
 
 pytestmark = pytest.mark.usefixtures("torch_on_the_cpu", "small_blocks")
 
@@ -177,15 +177,22 @@ def test_the_fall_back_says_that_there_is_room() -> None:
     assert cuda_kernels().free_bytes(0) > 1 << 60
 
 
-def test_lists_put_together_from_parts_keep_ties_to_the_lower_number() -> None:
-    lists, best = NearestLists(2, 3), MostSimilar(2)
-    for numbers in ([[5, 2], [-1, -1]], [[1, 9], [7, -1]]):
-        similarities = np.array([[0.5, 0.5], [-0.25, np.nan]], np.float32)
-        lists.add(slice(0, 2), np.array(numbers), similarities)
-        best.add(slice(0, 2), np.array(numbers)[:, 0], similarities[:, 0])
-    found, near = lists.answer()
-    np.testing.assert_array_equal(found, [[1, 2, 5], [7, -1, -1]])
-    np.testing.assert_array_equal(near, np.array([[0.5, 0.5, 0.5], [-0.25, np.nan, np.nan]], np.float32))
+def test_numbers_put_together_from_parts_keep_ties_to_the_lower() -> None:
+    best = MostSimilar(3)
+    for numbers, similarities in (([5, -1, -1], [0.5, np.nan, np.nan]), ([1, 7, -1], [0.5, -0.25, np.nan])):
+        best.add(slice(0, 3), np.array(numbers), np.array(similarities, np.float32))
     found, near = best.answer()
-    np.testing.assert_array_equal(found, [1, 7])
-    np.testing.assert_array_equal(near, np.array([0.5, -0.25], np.float32))
+    np.testing.assert_array_equal(found, [1, 7, -1])
+    np.testing.assert_array_equal(near, np.array([0.5, -0.25, np.nan], np.float32))
+
+
+def test_keys_keep_their_numbers_and_order() -> None:
+    similarities = np.array([-np.inf, -1, -1e-30, -0.0, 0.0, 1e-30, 0.5, 1, np.inf], np.float32)
+    keys = keys_of(np.arange(9), similarities)
+    falling = np.argsort(keys)[::-1]
+    np.testing.assert_array_equal(falling, [8, 7, 6, 5, 3, 4, 2, 1, 0])  # of equal ones the lower number first
+    numbers, near = decoded(keys)
+    np.testing.assert_array_equal(numbers, np.arange(9))
+    np.testing.assert_array_equal(near, similarities)
+    np.testing.assert_array_equal(keys_of(np.array([-1]), np.array([np.nan], np.float32)), [0])
+    assert decoded(keys_of(np.array([(1 << 32) - 2]), similarities[:1]))[0] == (1 << 32) - 2
