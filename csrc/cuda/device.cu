@@ -2,6 +2,8 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 namespace pycurate::cuda {
 namespace {
 
@@ -58,9 +60,18 @@ std::size_t free_bytes(int device) {
     return free;
 }
 
-void wait_for_shared_stream(int device) {
-    const Current current(device);
-    check(cudaStreamSynchronize(cudaStreamLegacy), "waiting for a tensor");
+void wait_for_shared_stream(int device) { wait_for_stream(device, 1); }
+
+void wait_for_stream(int device, std::uintptr_t stream) {
+    const Current current(device);  // cudaStreamLegacy and cudaStreamPerThread are these numbers, too
+    check(cudaStreamSynchronize(reinterpret_cast<cudaStream_t>(stream)), "waiting for a tensor");
+}
+
+int device_of_pointer(std::uintptr_t at) {
+    cudaPointerAttributes facts{};
+    if (at == 0) return 0;
+    check(cudaPointerGetAttributes(&facts, reinterpret_cast<const void*>(at)), "looking at a tensor");
+    return std::max(facts.device, 0);
 }
 
 Current::Current(int device) : before_(0) {

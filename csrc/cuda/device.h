@@ -3,6 +3,7 @@
 // needed to include this. Every thread of the host has a stream of its own (--default-stream=per-thread), so
 // that one prepares rows while another's kernels run.
 #include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -34,8 +35,12 @@ std::pair<int, int> versions() noexcept;
 
 /// Bytes of a device that are free.
 std::size_t free_bytes(int device);
-/// Waits for what was started on the default stream that all threads share.
+/// Waits for what was started on the default stream that all threads share, or on another: 1, 2 (this
+/// thread's) or a cudaStream_t as a number, as DLPack and __cuda_array_interface__ name them.
 void wait_for_shared_stream(int device);
+void wait_for_stream(int device, std::uintptr_t stream);
+/// The device on which an address lies; 0 for none.
+int device_of_pointer(std::uintptr_t at);
 
 /// Makes a device current for the life of this.
 class Current {

@@ -188,7 +188,7 @@ def on_device(name: str, x: Any, dtype: str | None, gpu: int) -> _core_cuda.Matr
         array, element = matrix_of(name, x, dtype)
         result: _core_cuda.Matrix = module.Matrix.upload(array, element, gpu)
         return result
-    result = module.Matrix.lend(_capsule(x), name)
+    result = module.Matrix.lend(_capsule(x), name) if hasattr(x, "__dlpack__") else module.Matrix.lend_array(x, name)
     if dtype == "bfloat16" and result.element != "bfloat16":
         raise TypeError(f"{name}: expected bfloat16, got {result.element} on the device; convert it on purpose")
     return result
@@ -202,7 +202,10 @@ def lies_on_gpu(x: Any) -> bool:
 def _cuda_device(x: Any) -> int | None:
     """Number of the GPU on which an array lies; None: anywhere else."""
     if not hasattr(x, "__dlpack_device__"):
-        return None
+        module = _module()
+        if module is None or not hasattr(x, "__cuda_array_interface__"):
+            return None
+        return int(module.device_of_pointer(x.__cuda_array_interface__["data"][0]))
     try:
         kind, number = x.__dlpack_device__()
     except (BufferError, RuntimeError, TypeError, ValueError):
