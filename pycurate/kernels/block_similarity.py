@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
-from pycurate.kernels import gpu_blocks
+from pycurate.kernels import gpu_blocks, gpu_grid
 from pycurate.kernels.device import Place, cuda_kernels
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.join import JoinKernels, Precision, kernels_on
@@ -48,7 +49,13 @@ class LeftBlock:
     @property
     def kernels(self) -> JoinKernels:
         """The compiled functions that take its operands."""
-        return kernels_on(self.device)
+        return kernels_on(self.device, in_blocks=self._in_blocks)
+
+    @cached_property
+    def _in_blocks(self) -> bool:
+        """Whether several GPUs share the pairs, or one has no room for two such blocks."""
+        gpus = self.device
+        return gpus is not None and (len(gpus) > 1 or not gpu_grid.fits([self.rows, self.rows], gpus[0]))
 
     def part(self, rows: slice) -> LeftBlock:
         """Some of the rows, to be prepared on their own but screened alike."""
@@ -82,7 +89,7 @@ class LeftBlock:
         """Rows, prepared to be compared with this block."""
         if self.device is not None:
             there: Any
-            if len(self.device) > 1:
+            if self._in_blocks:
                 there = gpu_blocks.Matrix(rows, self.element, self.device)
             else:
                 there = cuda_kernels().Matrix.upload(rows, self.element, self.device[0])
