@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias
 
 from numpy.typing import NDArray
 
-from pycurate.kernels.block_similarity import SAMPLE_ROWS, BlockPair, LeftBlock
+from pycurate.kernels.block_similarity import SAMPLE_ROWS, UNKNOWN, BlockPair, LeftBlock
 from pycurate.kernels.device import Place
 from pycurate.kernels.join import Precision
 from pycurate.kernels.rowwise import Metric
@@ -46,17 +46,19 @@ def run_tasks(grid: Grid, how: How, is_done: Callable[[int, int], bool], work: C
     sample = searched.sample(SAMPLE_ROWS)
     before, row = 0, -1
     left: LeftBlock | None = None
+    screening: Any = UNKNOWN
     with _RightBlocks(grid, how, is_done) as rights:
         for i, j in grid.tasks():
             size = grid.similarities(i, j)
             if not is_done(i, j):
                 if row != i or left is None:
+                    if left is not None and how.device is not None:
+                        screening = left.screening  # takes about as long as a GPU compares two blocks
                     left = None  # before the next is read: two blocks fit, not three
                     rows, row = grid.left.read(i), i
                     element, compared = grid.left.source.element, len(searched.rows)
-                    left = LeftBlock(
-                        rows, element, how.metric, how.precision, how.threads, sample, compared, how.device
-                    )
+                    settings = (how.metric, how.precision, how.threads, sample, compared, how.device)
+                    left = LeftBlock(rows, element, *settings, screening)
                     del rows
                 pair = BlockPair(left, rights.read(i, j))
                 work(Task(i, j, pair, part_of(how.progress, before / total, size / total)))
