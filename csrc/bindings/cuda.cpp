@@ -7,6 +7,7 @@
 #include <string>
 
 #include "bindings/array_checks.h"
+#include "bindings/dlpack.h"
 #include "bindings/embeddings.h"
 #include "bindings/interrupt.h"
 #include "bindings/join_arrays.h"
@@ -40,20 +41,8 @@ std::map<std::string, double> last_work() {
     return result;
 }
 
-// DLPack's tensor, as its specification lays it out (version 0, unchanged in version 1 below the header).
-struct DlTensor {
-    void* data;
-    std::int32_t device_type, device_id, ndim;
-    std::uint8_t code, bits;
-    std::uint16_t lanes;
-    std::int64_t* shape;
-    std::int64_t* strides;  // in elements; null: C order
-    std::uint64_t byte_offset;
-};
-constexpr std::int32_t dl_cuda = 2;
-
 Element element_of_tensor(const DlTensor& x, const std::string& name) {
-    enum Code : std::uint8_t { integer = 0, floating = 2, bfloat = 4 };
+    enum Code : std::uint8_t { integer = 0, floating = dl_floating, bfloat = 4 };
     if (x.lanes == 1) {
         if (x.code == floating && x.bits == 32) return Element::float32;
         if (x.code == floating && x.bits == 16) return Element::float16;
@@ -80,22 +69,13 @@ std::unique_ptr<PyMatrix> upload(const py::array& x, const std::string& element,
 
 /// From a DLPack capsule that lives as long as the matrix; its data are ready on the default stream.
 std::unique_ptr<PyMatrix> lend(const py::capsule& capsule, const std::string& name) {
-    if (std::string(capsule.name()) != "dltensor")
-        throw py::type_error(name + ": expected an unused DLPack capsule");
-    const auto* x = static_cast<const DlTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-    if (x->device_type != dl_cuda) throw py::value_error(name + ": expected a tensor in CUDA memory");
-    if (x->ndim != 2)
-        throw py::value_error(name + ": expected a 2-D array (n, d), got " + std::to_string(x->ndim) + "-D");
+    const DlTensor* x = cuda_matrix(capsule, name);
     const Element kind = element_of_tensor(*x, name);
     const std::int64_t n = x->shape[0], d = x->shape[1];
-    if (x->strides != nullptr && d > 1 && n > 0 && x->strides[1] != 1)
-        throw py::value_error(name +
-                              ": expected adjacent elements in each row (any stride between rows); pass " +
-                              name + ".contiguous()");
     const auto bytes = static_cast<std::int64_t>(rowwise::element_bytes(kind));
-    const std::int64_t stride = (x->strides != nullptr ? x->strides[0] : d) * bytes;
+    const std::int64_t stride = row_stride(*x) * bytes;
     return std::make_unique<PyMatrix>(
-        PyMatrix{Matrix::lend(x->device_id, static_cast<const char*>(x->data) + x->byte_offset, stride,
+        PyMatrix{Matrix::lend(x->device_id, first_byte(*x), stride,
                               static_cast<std::size_t>(n), static_cast<std::size_t>(d), kind),
                  capsule});
 }
@@ -400,6 +380,10 @@ py::list devices_() {
 }
 
 }  // namespace
+
+void bind_cuda_confident(py::module_& m);
+void bind_cuda_graph(py::module_& m);
+
 }  // namespace pycurate::bindings
 
 PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
@@ -455,4 +439,6 @@ PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
           py::arg("progress"));
     m.def("last_work", &last_work);
     m.def("screen_whole_rows", &pycurate::cuda::screen_whole_rows, py::arg("always"));
+    bind_cuda_confident(m);
+    bind_cuda_graph(m);
 }
