@@ -28,6 +28,7 @@ from pycurate.index.vector_index import VectorIndex, open_vector_index
 from pycurate.io.atomic import atomic_write, write_json_atomic
 from pycurate.io.label_files import read_labels
 from pycurate.io.subset import Subset
+from pycurate.kernels.device import device_of
 from pycurate.ops.labels.propagation_result import Propagation
 from pycurate.ops.labels.propagation_settings import Balance, Method, Solver
 from pycurate.ops.labels.propagation_solvers import Told
@@ -102,6 +103,7 @@ def propagate_label_file(
     min_confidence: float | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Told = None,
 ) -> PropagatedLabels:
     """Spread the labels of a file over the rows of a graph, and write ``labels.parquet``.
@@ -120,7 +122,7 @@ def propagate_label_file(
         ``.npy`` of the uids of the rows of a graph, which has none itself. An index has its own.
     k, graph_method
         Of the graph of an index: 10 and ``"exact"`` by default; see `pycurate.knn_graph`.
-    preset, method, solver, alpha, top, weight, balance, sweeps, tol, memory_bytes, threads, progress
+    preset, method, solver, alpha, top, weight, balance, sweeps, tol, memory_bytes, threads, device, progress
         As in `pycurate.propagate_labels`; ``cg`` works in memory, the rest by blocks in ``out``.
     min_confidence
         Also write ``subset.npy``: the uids of rows of at least this confidence, which the recipe step ``subset`` and
@@ -136,6 +138,7 @@ def propagate_label_file(
     ------
     InputError, MemoryCapError, WorkspaceError
     """
+    device_of(device)  # before anything is made
     folder = claim_out(Path(out).absolute())
     graph, row_uids = _opened(Path(source), folder, uids, k, graph_method, threads)
     seeds, names, class_names = _seeds(labels, source, len(graph), row_uids)
@@ -157,6 +160,7 @@ def propagate_label_file(
         out=None if in_memory else folder / "sweeps",
         memory_bytes=memory_bytes,
         threads=threads,
+        device=device,
         progress=progress,
         dtype="float32",
     )

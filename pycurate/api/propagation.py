@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pycurate.api.propagation_folder import propagate_in_folder
 from pycurate.engine.memory import default_memory_bytes
+from pycurate.kernels.sweeps import gpu_of
 from pycurate.ops.labels.propagation import checked_seeds, propagate
 from pycurate.ops.labels.propagation_matrix import graph_of
 from pycurate.ops.labels.propagation_result import Propagation, checked_prior
@@ -35,6 +36,7 @@ def propagate_labels(
     out: str | os.PathLike[str] | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Told = None,
 ) -> Propagation:
     """Labels of all rows from those of some, along a graph of neighbours.
@@ -68,6 +70,10 @@ def propagate_labels(
         upper one, is refused. With it, blocks fit the cap beside 64 bytes a row; the mapped state is not counted.
     threads
         Default: every processor this process may run on. The result does not depend on it.
+    device
+        Where the sweeps run: ``"cpu"``, also None; ``"cuda"``, ``"cuda:1"`` or ``"auto"``, a GPU where one can be used.
+        Graph, seeds and states are in its memory over all sweeps; with ``out``, where the graph does not fit there, its
+        blocks are sent for each sweep.
     progress
         Called after every sweep with its number and its change.
 
@@ -75,21 +81,22 @@ def propagate_labels(
     -------
     Propagation
         Rows that no label reaches have label -1 and confidence 0. Labels and distributions are the same bits for every
-        number of threads and instruction set.
+        number of threads, instruction set and device.
 
     Raises
     ------
-    InputError, MemoryCapError, WorkspaceError, KeyboardInterrupt
-        An argument is not as above, it does not fit ``memory_bytes`` or ``out``, or Ctrl-C.
+    InputError, MemoryCapError, WorkspaceError, MemoryError, KeyboardInterrupt
+        An argument is not as above, it does not fit ``memory_bytes``, ``out`` or the GPU, or Ctrl-C.
     """
     given = _named(method=method, solver=solver, alpha=alpha, top=top, weight=weight, symmetrize=symmetrize)
     given |= _named(balance=balance, sweeps=sweeps, tol=tol, dtype=dtype)
+    gpu = gpu_of(device)
     settings = settings_of(preset, given, in_folder=out is not None)
     rows = graph_of(graph)
     seeds = checked_seeds(labels, len(rows), classes, multi_label, settings)
     share = checked_prior(prior, seeds, settings)
     cap = default_memory_bytes() if memory_bytes is None else memory_bytes
-    how = _named(prior=share, memory_bytes=cap, threads=threads, progress=progress)
+    how = _named(prior=share, memory_bytes=cap, threads=threads, gpu=gpu, progress=progress)
     if out is None:
         return propagate(rows, seeds, settings, **how)
     return propagate_in_folder(out, rows, seeds, settings, **how)
