@@ -9,7 +9,6 @@ digest of graph, labels and settings that it is for.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
