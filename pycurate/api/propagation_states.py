@@ -145,8 +145,7 @@ class GpuStates(FolderStates):
     def _state(self, on: DeviceSweeps, number: int, room: bool = False) -> Any:
         """A state on the GPU; ``room``: only where the next one goes."""
         if number not in self._states:
-            file = mapped(self._path(number if number >= 0 else 0))
-            self._states[number] = on.room(file) if room else on.values(file)
+            self._states[number] = on.room(self.last) if room else on.values(mapped(self._path(number)))
         return self._states[number]
 
 

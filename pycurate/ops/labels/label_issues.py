@@ -19,6 +19,7 @@ from pycurate.ops.labels.confident_learning import (
     class_counts,
     class_thresholds,
     count_of_issues,
+    require_cpu,
     scan_rows,
 )
 from pycurate.ops.labels.joint import calibrated, round_preserving_row_totals, square
@@ -63,6 +64,7 @@ def find_label_issues(
     n_jobs: int | None = None,
     verbose: bool = False,
     multi_label: bool = False,
+    device: str | None = None,
 ) -> NDArray[Any]:
     """Rows whose label is likely wrong.
 
@@ -97,6 +99,9 @@ def find_label_issues(
         Print how many were found.
     multi_label
         Rows may have several classes or none: `pycurate.ops.labels.multilabel.find_label_issues`.
+    device
+        As in `pycurate.ops.labels.confident_learning.get_confident_thresholds`; rows of largest margin are picked on
+        the CPU, to which pruning filters copy what lies on a GPU.
 
     Returns
     -------
@@ -110,6 +115,7 @@ def find_label_issues(
     if multi_label:
         import pycurate.ops.labels.multilabel as multilabel
 
+        require_cpu(device)
         return multilabel.find_label_issues(
             labels, pred_probs, return_indices_ranked_by=return_indices_ranked_by, rank_by_kwargs=rank_by_kwargs,
             filter_by=filter_by, frac_noise=frac_noise, num_to_remove_per_class=num_to_remove_per_class,
@@ -118,7 +124,7 @@ def find_label_issues(
     check_filter(filter_by, frac_noise, num_to_remove_per_class, confident_joint)
     if return_indices_ranked_by is not None:
         check_method(return_indices_ranked_by, bool((rank_by_kwargs or {}).get("adjust_pred_probs")))
-    blocks = probability_blocks(pred_probs, labels)
+    blocks = probability_blocks(pred_probs, labels, device=device)
     thresholds, scan = scan_for_filter(blocks, filter_by, confident_joint, n_jobs)
     mask = issue_mask(
         blocks, scan, filter_by, confident_joint=confident_joint, frac_noise=frac_noise,
