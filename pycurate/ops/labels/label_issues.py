@@ -208,14 +208,20 @@ def issue_mask(
 
 
 def find_predicted_neq_given(
-    labels: Any, pred_probs: PredProbs, *, multi_label: bool = False, threads: int | None = None
+    labels: Any,
+    pred_probs: PredProbs,
+    *,
+    multi_label: bool = False,
+    threads: int | None = None,
+    device: str | None = None,
 ) -> NDArray[np.bool_]:
     """(n,) rows whose class of largest probability is not their label; of equal ones the lower class counts."""
     if multi_label:
         import pycurate.ops.labels.multilabel as multilabel
 
+        require_cpu(device)
         return multilabel.predicted_neq_given(labels, pred_probs, threads=threads)
-    blocks = probability_blocks(pred_probs, labels)
+    blocks = probability_blocks(pred_probs, labels, device=device)
     return np.asarray(scan_rows(blocks, np.inf, threads).predicted != blocks.labels)
 
 

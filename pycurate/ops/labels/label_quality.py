@@ -140,9 +140,10 @@ def order_label_issues(
     rank_by: ScoreMethod = "self_confidence",
     rank_by_kwargs: dict[str, Any] | None = None,
     threads: int | None = None,
+    device: str | None = None,
 ) -> NDArray[np.int64]:
     """The rows that the mask (n,) marks, those of lowest score first."""
-    blocks = probability_blocks(pred_probs, labels)
+    blocks = probability_blocks(pred_probs, labels, device=device)
     mask = np.asarray(label_issues_mask)
     if mask.shape != blocks.labels.shape or mask.dtype != np.bool_:
         raise InputError(
