@@ -75,8 +75,8 @@ std::unique_ptr<PyMatrix> lend(const py::capsule& capsule, const std::string& na
     const auto bytes = static_cast<std::int64_t>(rowwise::element_bytes(kind));
     const std::int64_t stride = row_stride(*x) * bytes;
     return std::make_unique<PyMatrix>(
-        PyMatrix{Matrix::lend(x->device_id, first_byte(*x), stride,
-                              static_cast<std::size_t>(n), static_cast<std::size_t>(d), kind),
+        PyMatrix{Matrix::lend(x->device_id, first_byte(*x), stride, static_cast<std::size_t>(n),
+                              static_cast<std::size_t>(d), kind),
                  capsule});
 }
 

@@ -93,7 +93,8 @@ T* dense(const GraphRows& rows, const PyValues& values, std::size_t columns, con
     check_values(rows, values, name);
     if (!values.dtype.equal(py::dtype::of<T>()) || rows.of_doubles() != (sizeof(T) == sizeof(double)))
         throw py::type_error(std::string(name) + ": expected the dtype of the graph's values");
-    if (values.columns != columns || columns == 0 || columns % width_step != 0 || columns > cuda::most_columns)
+    if (values.columns != columns || columns == 0 || columns % width_step != 0 ||
+        columns > cuda::most_columns)
         throw py::value_error(std::string(name) + ": expected columns of a multiple of " +
                               std::to_string(width_step) + ", as many in each and at most " +
                               std::to_string(cuda::most_columns) + ", got " + std::to_string(values.columns));
@@ -152,7 +153,8 @@ Doubles cg_product(GraphRows& rows, const PyValues& direction, PyValues& product
     const std::size_t width = direction.columns;
     const auto* from = dense<float>(rows, direction, width, "direction");
     auto* to = dense<float>(rows, product, width, "product");
-    if (from == to) throw py::value_error("product: expected other values than direction, which all rows read");
+    if (from == to)
+        throw py::value_error("product: expected other values than direction, which all rows read");
     Doubles dots(static_cast<py::ssize_t>(width));
     double* sums = dots.mutable_data();
     const py::gil_scoped_release no_gil;

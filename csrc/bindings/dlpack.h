@@ -37,12 +37,8 @@ inline const DlTensor* cuda_matrix(const py::capsule& capsule, const std::string
 }
 
 /// In elements.
-inline std::int64_t row_stride(const DlTensor& x) {
-    return x.strides != nullptr ? x.strides[0] : x.shape[1];
-}
+inline std::int64_t row_stride(const DlTensor& x) { return x.strides != nullptr ? x.strides[0] : x.shape[1]; }
 
-inline const char* first_byte(const DlTensor& x) {
-    return static_cast<const char*>(x.data) + x.byte_offset;
-}
+inline const char* first_byte(const DlTensor& x) { return static_cast<const char*>(x.data) + x.byte_offset; }
 
 }  // namespace pycurate::bindings

@@ -102,8 +102,7 @@ __device__ double weighted_logarithm(double p) {
     const std::uint64_t biased =
         static_cast<std::uint64_t>(__double_as_longlong(p)) + (one_bits - root_half_bits);
     const double e = static_cast<double>(static_cast<std::int64_t>(biased >> 52) - 1023);
-    const double m =
-        __longlong_as_double(static_cast<long long>((biased & mantissa_mask) + root_half_bits));
+    const double m = __longlong_as_double(static_cast<long long>((biased & mantissa_mask) + root_half_bits));
     const double s = __ddiv_rn(m - 1.0, m + 1.0), z = s * s;
     const double sum = series_from<1>(first, z);
     const double low = __fma_rn(e, ln2_low, (s + s) * sum);
@@ -164,8 +163,8 @@ bool by_pieces(const Probabilities& of, const Poll& poll, const Call& call) {
                       "copying probabilities to the device");
             else
                 for (std::size_t i = 0; i < count; ++i)
-                    copy_in(uploaded.get() + i * width, from + static_cast<std::ptrdiff_t>(i) * of.rows.stride,
-                            width);
+                    copy_in(uploaded.get() + i * width,
+                            from + static_cast<std::ptrdiff_t>(i) * of.rows.stride, width);
             rows.data = uploaded.get();
             rows.stride = static_cast<std::ptrdiff_t>(width);
         }
@@ -199,8 +198,7 @@ bool summarise_as(const Probabilities& of, const std::vector<Number>& bounds, co
         const std::size_t n = rows.n;
         Number* at = numbers.get();
         summarise_rows<Stored, Number><<<blocks_for(n, row_threads), block_threads>>>(
-            rows, limits.get(),
-            {at, at + n, at + 2 * n, at + 3 * n, classes.get(), classes.get() + n});
+            rows, limits.get(), {at, at + n, at + 2 * n, at + 3 * n, classes.get(), classes.get() + n});
         check(cudaGetLastError(), "starting summaries of probabilities");
         copy_out(host.data(), at, 4 * n * sizeof(Number));
         copy_out(out.predicted + begin, classes.get(), n * sizeof(std::int32_t));
@@ -265,8 +263,8 @@ void copy_rows(const Probabilities& of, void* out) {
               "copying probabilities from the device");
     else
         for (std::size_t i = 0; i < of.rows.n; ++i)
-            copy_out(static_cast<char*>(out) + i * width, from + static_cast<std::ptrdiff_t>(i) * of.rows.stride,
-                     width);
+            copy_out(static_cast<char*>(out) + i * width,
+                     from + static_cast<std::ptrdiff_t>(i) * of.rows.stride, width);
 }
 
 }  // namespace pycurate::cuda

@@ -70,7 +70,8 @@ template GraphRows::GraphRows(int, const graph::Edges<double>&, const graph::See
 
 template <class T>
 graph::Edges<T> GraphRows::edges() const {
-    return {indptr_.get(), indices_.get(), wide_, reinterpret_cast<const T*>(values_.get()), rows_, first_row_};
+    return {indptr_.get(), indices_.get(), wide_, reinterpret_cast<const T*>(values_.get()),
+            rows_,         first_row_};
 }
 template graph::Edges<float> GraphRows::edges() const;
 template graph::Edges<double> GraphRows::edges() const;

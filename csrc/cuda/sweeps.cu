@@ -53,7 +53,8 @@ __device__ Part<T> gather(const Edges<T>& edges, std::size_t i, const T* state, 
 #pragma unroll
         for (std::uint32_t u = 0; u < edges_at_once; ++u) {
             weights[u] = __ldg(edges.values + e + u);
-            rows[u] = Part<T>::load_constant(state + static_cast<std::size_t>(__ldg(indices + e + u)) * width);
+            rows[u] =
+                Part<T>::load_constant(state + static_cast<std::size_t>(__ldg(indices + e + u)) * width);
         }
 #pragma unroll
         for (std::uint32_t u = 0; u < edges_at_once; ++u)
@@ -63,8 +64,7 @@ __device__ Part<T> gather(const Edges<T>& edges, std::size_t i, const T* state, 
     }
     for (; e < last; ++e) {
         const T weight = __ldg(edges.values + e);
-        const auto row =
-            Part<T>::load_constant(state + static_cast<std::size_t>(__ldg(indices + e)) * width);
+        const auto row = Part<T>::load_constant(state + static_cast<std::size_t>(__ldg(indices + e)) * width);
 #pragma unroll
         for (std::uint32_t l = 0; l < Part<T>::lanes; ++l) sum.at[l] = fused(weight, row.at[l], sum.at[l]);
     }

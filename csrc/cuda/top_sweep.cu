@@ -35,7 +35,8 @@ __device__ bool find_places(Table& table, std::uint32_t& count, std::uint32_t la
     const std::uint32_t seeking = __ballot_sync(all_threads, !found);
     if (seeking == 0) return true;
     std::uint32_t first = lane;  // of the threads that have the same label
-    if (!found) first = static_cast<std::uint32_t>(__ffs(static_cast<int>(__match_any_sync(seeking, label)))) - 1;
+    if (!found)
+        first = static_cast<std::uint32_t>(__ffs(static_cast<int>(__match_any_sync(seeking, label)))) - 1;
     const std::uint32_t firsts = __ballot_sync(all_threads, !found && first == lane);
     const auto fresh = static_cast<std::uint32_t>(__popc(firsts));
     if (count + fresh > table_labels) return false;
@@ -188,8 +189,9 @@ __global__ void __launch_bounds__(256) sum_changes(TopSweep sweep, double* chang
     const std::size_t first = std::size_t{blockIdx.x} * block_rows;
     const std::size_t rows = min(block_rows, sweep.edges.rows - first);
     for (std::size_t r = threadIdx.x; r < rows; r += blockDim.x)
-        of_rows[r] = graph::change_of(sweep.out + (first + r) * sweep.kept,
-                                      sweep.state + (sweep.edges.first_row + first + r) * sweep.kept, sweep.kept);
+        of_rows[r] =
+            graph::change_of(sweep.out + (first + r) * sweep.kept,
+                             sweep.state + (sweep.edges.first_row + first + r) * sweep.kept, sweep.kept);
     __syncthreads();
     if (threadIdx.x != 0) return;
     double change = 0.0;

@@ -140,7 +140,7 @@ def propagate_label_file(
     """
     device_of(device)  # before anything is made
     folder = claim_out(Path(out).absolute())
-    graph, row_uids = _opened(Path(source), folder, uids, k, graph_method, threads)
+    graph, row_uids = _opened(Path(source), folder, uids, k, graph_method, {"threads": threads})
     seeds, names, class_names = _seeds(labels, source, len(graph), row_uids)
     if min_confidence is not None and row_uids is None:
         raise InputError("min_confidence: a subset is one of uids, and the rows have none; pass uids")
@@ -209,9 +209,9 @@ def _opened(
     uids: str | os.PathLike[str] | None,
     k: int | None,
     graph_method: GraphMethod,
-    threads: int | None,
+    how: dict[str, Any],
 ) -> tuple[KnnGraph, UidArray | None]:
-    """The graph, and the uids of its rows."""
+    """The graph, and the uids of its rows; ``how`` one is made."""
     if (source / GRAPH_MANIFEST).exists():
         if k is not None:
             raise InputError(f"k: {source} is a graph already; leave it out, or name the folder of an index")
@@ -225,10 +225,10 @@ def _opened(
     if uids is not None:
         raise InputError(f"uids: {source} is an index and has its own; leave them out")
     index = open_vector_index(source)
-    return _graph_of(index, out / "graph", 10 if k is None else k, graph_method, threads), index.uids
+    return _graph_of(index, out / "graph", 10 if k is None else k, graph_method, how), index.uids
 
 
-def _graph_of(index: VectorIndex, out: Path, k: int, method: GraphMethod, threads: int | None) -> KnnGraph:
+def _graph_of(index: VectorIndex, out: Path, k: int, method: GraphMethod, how: dict[str, Any]) -> KnnGraph:
     """The graph of an index: an earlier one of the same rows and settings, or made now."""
     key = digest(index.manifest["files"]["vectors"], index.manifest["metric"], k, method)
     made = out.with_name("graph.key.json")
@@ -243,8 +243,8 @@ def _graph_of(index: VectorIndex, out: Path, k: int, method: GraphMethod, thread
         method=method,
         metric=index.manifest["metric"],
         out=out,
-        threads=threads,
         dtype=index.vectors.dtype,
+        **how,
     )
     write_json_atomic(made, {"key": key})
     return graph
