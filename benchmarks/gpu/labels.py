@@ -23,12 +23,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from label_peers import pass_of_torch, random_graph, sweep_of_torch
 
 import pycurate
-from pycurate.kernels import thread_count
+from pycurate.kernels.arrays import thread_count_of
 from pycurate.kernels.confident import entropies, self_probabilities, summarise_rows
 from pycurate.kernels.graph import LABELLED, NO_LABEL, SeedRows, SparseRows
 from pycurate.kernels.sweeps import sweeps_of
 
 K, ALPHA = 16, 0.9
+SWEEP = ["Sweep, k = 16", "ours", "TB/s, gathered rows counted", "each array once", "cuSPARSE product", "PyTorch sweep"]
+SWEEP += ["", "CPU", ""]
 
 
 def milliseconds_of(call: Callable[[], Any], repeats: int = 5) -> tuple[float, Any]:
@@ -75,7 +77,6 @@ def race_dense(matrix: SparseRows, kind: str, classes: int, peak: float) -> list
     out = np.empty_like(state)
     cpu, expected = milliseconds_of(lambda: here.sweep_dense(state, out, alpha=ALPHA), 1)
     require_same(f"{n} x {classes}", (on.read(into), changes), (out, expected))
-    del there, into, out
     product, whole = sweep_of_torch(matrix, seeds, state[:, :classes], ALPHA, milliseconds_of)
     torch.cuda.empty_cache()
     edges = len(matrix.indices)
@@ -153,7 +154,8 @@ def race_passes(n: int, k: int, dtype: torch.dtype, peak: float) -> list[list[st
     for part in there.split(1 << 18):
         part.copy_(torch.softmax(3 * torch.randn(part.shape, generator=random, device="cuda"), 1))
     p = there.cpu().numpy()
-    labels, bounds = np.random.default_rng(0).integers(0, k, n), np.full(k, 0.3)
+    labels, bounds = there.argmax(1).cpu().numpy(), np.full(k, 0.3)
+    labels[::5] = np.random.default_rng(0).integers(0, k, len(labels[::5]))
     passes: list[tuple[str, Callable[..., Any]]] = [
         ("summaries", lambda x, device=None: summarise_rows(x, labels, bounds, device=device)),
         ("entropies", lambda x, device=None: (entropies(x, device=device),)),
@@ -212,10 +214,10 @@ def main() -> None:
         for given in ((1_000_000, 1000, torch.float32), (4_000_000, 10, torch.float32))
         for row in race_passes(*given, peak)
     ]
-    text = f"""{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, {thread_count()} threads of the CPU,
+    text = f"""{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, {thread_count_of(None)} threads of the CPU,
 `{" ".join(["python", *sys.argv])}`. Its own copy moves {peak / 1e12:.2f} TB/s. Milliseconds, where not said otherwise.
 
-{table(["Sweep, k = 16", "ours", "TB/s, gathered rows counted", "each array once", "cuSPARSE product", "PyTorch sweep", "", "CPU", ""], dense)}
+{table(SWEEP, dense)}
 
 {table(["Sweep of the largest few", "ours", "TB/s", "CPU", ""], top)}
 
