@@ -31,7 +31,7 @@ std::unique_ptr<PyProbabilities> of_host(const py::array& pred_probs, int device
         PyProbabilities{{device, false, checked.element, checked.rows}, pred_probs});
 }
 
-/// From a DLPack capsule that lives as long as this; its data are ready on the default stream.
+/// From a DLPack capsule that lives as long as this.
 std::unique_ptr<PyProbabilities> lend_probabilities(const py::capsule& capsule, const std::string& name) {
     const DlTensor* x = cuda_matrix(capsule, name);
     if (x->code != dl_floating || x->lanes != 1 || (x->bits != 16 && x->bits != 32 && x->bits != 64))

@@ -193,7 +193,6 @@ void cg_turn(GraphRows& rows, const PyValues& residual, const py::array& ratio, 
 }  // namespace
 
 void bind_cuda_graph(py::module_& m) {
-    m.def("free_bytes", &cuda::free_bytes, py::arg("device"));
     py::class_<PyValues>(m, "GraphValues")
         .def(py::init(&make_values), py::arg("rows"), py::arg("columns"), py::arg("dtype"), py::arg("device"))
         .def("write", &write, py::arg("array"), py::arg("first"))

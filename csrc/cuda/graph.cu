@@ -21,13 +21,6 @@ Buffer<std::uint64_t> from_zero(const std::uint64_t* indptr, std::size_t rows) {
 
 }  // namespace
 
-std::size_t free_bytes(int device) {
-    const Current current(device);
-    std::size_t available = 0, all = 0;
-    check(cudaMemGetInfo(&available, &all), "asking for free memory");
-    return available;
-}
-
 Values Values::empty(int device, std::size_t rows, std::size_t row_bytes) {
     const Current current(device);
     return {device, rows, row_bytes, Buffer<char>(rows * row_bytes)};

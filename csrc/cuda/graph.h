@@ -6,9 +6,6 @@
 
 namespace pycurate::cuda {
 
-/// Bytes that a device can still give away.
-std::size_t free_bytes(int device);
-
 /// Rows of values in the memory of a device, row after row.
 struct Values {
     int device;

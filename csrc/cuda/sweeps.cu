@@ -288,6 +288,7 @@ void GraphRows::cg_turn(const float* residual, const float* ratio, float* direct
                   sweep_threads>>>(residual, small(ratio, width), direction, values,
                                    static_cast<std::uint32_t>(width));
     check(cudaGetLastError(), "turning a direction");
+    synchronize();  // the next call may come from a thread with another stream
 }
 
 }  // namespace pycurate::cuda

@@ -95,6 +95,8 @@ def _on_gpu(pred_probs: Any, device: str | None) -> Any:
 
 
 def _lent(pred_probs: Any) -> Any:
+    if not hasattr(pred_probs, "__dlpack__"):
+        raise TypeError("pred_probs: expected a tensor that DLPack lends; pass torch.as_tensor(pred_probs)")
     return devices.cuda_kernels().Probabilities.lend(devices.capsule_of(pred_probs), "pred_probs")
 
 
