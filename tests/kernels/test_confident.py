@@ -41,24 +41,24 @@ def assert_same_bits(found: NDArray[Any], expected: NDArray[Any]) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", CLASSES)
 @pytest.mark.parametrize("n", ROWS)
-def test_summary_and_self_equal_the_reference(engine: str, n: int, k: int, dtype: str) -> None:
+def test_summary_and_self_equal_the_reference(processor: str, n: int, k: int, dtype: str) -> None:
     p, labels = probabilities(n, k, dtype), labels_of(n, k)
     # Bounds that some probabilities equal and some miss by what a narrower float cannot hold.
     bounds = np.random.default_rng(k).choice(p.ravel().astype(np.float64), k) if n else np.full(k, 0.5)
     bounds += np.random.default_rng(k + 1).choice([0.0, 1e-12, -1e-12], k)
     for threads in (1, 3):
-        found = kernels.summarise_rows(p, labels, bounds, threads, engine)
+        found = kernels.summarise_rows(p, labels, bounds, threads, processor)
         expected = reference.summarise_rows(p, labels, bounds)
         for name in expected._fields:
             assert_same_bits(getattr(found, name), getattr(expected, name))
-    assert_same_bits(kernels.self_probabilities(p, labels, 2, engine), reference.self_probabilities(p, labels))
+    assert_same_bits(kernels.self_probabilities(p, labels, 2, processor), reference.self_probabilities(p, labels))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", CLASSES)
-def test_entropies_are_near_the_reference_and_the_same_on_every_engine(engine: str, k: int, dtype: str) -> None:
+def test_entropies_are_near_the_reference_and_the_same_on_every_engine(processor: str, k: int, dtype: str) -> None:
     p = probabilities(50, k, dtype)
-    found = kernels.entropies(p, 2, engine)
+    found = kernels.entropies(p, 2, processor)
     np.testing.assert_allclose(found, reference.entropies(p), rtol=1e-14, atol=1e-15)
     from pycurate.kernels import Isa, active_isa, set_active_isa
 
@@ -68,33 +68,33 @@ def test_entropies_are_near_the_reference_and_the_same_on_every_engine(engine: s
     set_active_isa(before)
 
 
-def test_the_logarithm_over_its_range(engine: str) -> None:
+def test_the_logarithm_over_its_range(processor: str) -> None:
     random = np.random.default_rng(0)
     p = np.concatenate([2.0 ** random.uniform(-990, 1, 20_000), [2.0**-1000, 1.0, 1 - 2**-53, 0.5, math.sqrt(0.5)]])
-    np.testing.assert_allclose(kernels.entropies(p[:, None], 1, engine), -p * np.log(p), rtol=5e-16, atol=1e-320)
+    np.testing.assert_allclose(kernels.entropies(p[:, None], 1, processor), -p * np.log(p), rtol=5e-16, atol=1e-320)
     nothing = np.array([[0.0], [-0.0], [-1.0], [2.0**-1001], [np.nan]])
-    assert kernels.entropies(nothing, 1, engine).tolist() == [0.0] * 5
+    assert kernels.entropies(nothing, 1, processor).tolist() == [0.0] * 5
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("k", [1, 5, 16, 37])
-def test_a_row_that_is_not_finite_shows_in_its_sum(engine: str, k: int, bad: float) -> None:
+def test_a_row_that_is_not_finite_shows_in_its_sum(processor: str, k: int, bad: float) -> None:
     p = probabilities(9, k, "float32")
     p[4, k // 2] = bad
-    sums = kernels.summarise_rows(p, np.zeros(9, np.int64), np.full(k, 0.5), device=engine).sums
+    sums = kernels.summarise_rows(p, np.zeros(9, np.int64), np.full(k, 0.5), device=processor).sums
     assert np.flatnonzero(~np.isfinite(sums)).tolist() == [4]
 
 
-def test_rows_any_stride_apart(engine: str) -> None:
+def test_rows_any_stride_apart(processor: str) -> None:
     p = probabilities(40, 33, "float32")
     labels, bounds = labels_of(20, 20), np.full(20, 0.1)
     view = p[::2, 5:25]
     expected = reference.summarise_rows(view, labels, bounds)
-    found = kernels.summarise_rows(view, labels, bounds, device=engine)
+    found = kernels.summarise_rows(view, labels, bounds, device=processor)
     for name in expected._fields:
         assert_same_bits(getattr(found, name), getattr(expected, name))
     backwards = p[::-1, :20]
-    assert_same_bits(kernels.entropies(backwards, device=engine), kernels.entropies(backwards))
+    assert_same_bits(kernels.entropies(backwards, device=processor), kernels.entropies(backwards))
     assert_same_bits(kernels.self_probabilities(backwards, np.zeros(40, np.int64)), p[::-1, 0].astype(np.float64))
 
 

@@ -45,19 +45,21 @@ def tensor_on_gpu(array: NDArray[Any]) -> Any:
 
 @pytest.mark.parametrize("filter_by", get_args(FilterBy))
 @pytest.mark.parametrize("k", [2, 37])
-def test_filters_find_the_same_rows(engine: str, k: int, filter_by: FilterBy) -> None:
+def test_filters_find_the_same_rows(processor: str, k: int, filter_by: FilterBy) -> None:
     labels, p = problem(900, k)
     expected = pycurate.find_label_issues(labels, p, filter_by=filter_by)
-    np.testing.assert_array_equal(pycurate.find_label_issues(labels, p, filter_by=filter_by, device=engine), expected)
+    np.testing.assert_array_equal(
+        pycurate.find_label_issues(labels, p, filter_by=filter_by, device=processor), expected
+    )
 
 
 @pytest.mark.parametrize("method", get_args(ScoreMethod))
-def test_scores_and_counts_are_the_same(engine: str, method: ScoreMethod) -> None:
+def test_scores_and_counts_are_the_same(processor: str, method: ScoreMethod) -> None:
     labels, p = problem(900, 20, "float16")
-    assert_same(labels, p, p, method, engine)
+    assert_same(labels, p, p, method, processor)
     issues = order_label_issues(labels > 10, labels, p, rank_by=method)
     ranked = pycurate.find_label_issues(labels, p, return_indices_ranked_by=method)
-    on_device = pycurate.find_label_issues(labels, p, return_indices_ranked_by=method, device=engine)
+    on_device = pycurate.find_label_issues(labels, p, return_indices_ranked_by=method, device=processor)
     np.testing.assert_array_equal(on_device, ranked)
     assert len(issues) == (labels > 10).sum()
 
@@ -93,13 +95,13 @@ def test_tensors_and_shards_of_them(dtype: str, monkeypatch: pytest.MonkeyPatch)
         pycurate.find_label_issues(labels, bad)
 
 
-def test_the_largest_few_of_each_row(engine: str) -> None:
+def test_the_largest_few_of_each_row(processor: str) -> None:
     labels, p = problem(500, 30)
     order = np.argsort(-p, axis=1)[:, :4]
     rows = np.arange(500)
     top = TopProbabilities(order, np.take_along_axis(p, order, axis=1), p[rows, labels], 30)
     np.testing.assert_array_equal(
-        compute_confident_joint(labels, top, device=engine), compute_confident_joint(labels, top)
+        compute_confident_joint(labels, top, device=processor), compute_confident_joint(labels, top)
     )
 
 
