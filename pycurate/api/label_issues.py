@@ -122,13 +122,10 @@ def label_issues(
         As in `pycurate.find_label_issues`.
     rank_by
         The score, as in `pycurate.get_label_quality_scores`.
-    threads
-        None: every processor.
-    device
-        Where the passes over the probabilities run; a file's go to a GPU a piece at a time. None and ``"auto"``: the
-        CPU.
+    threads, device
+        None: every processor; the CPU, to which ``"auto"`` leaves a file's probabilities.
     """
-    device_of(device)  # before anything is read
+    device_of(device)
     check_filter(filter_by, frac_noise, None, None)
     check_method(rank_by, False)
     rows = PoolRows.of(pool, layout)

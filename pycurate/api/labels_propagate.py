@@ -111,13 +111,11 @@ def propagate_label_file(
     Parameters
     ----------
     source
-        Folder of a graph (`pycurate.knn_graph`), or of an index (`pycurate index`), whose rows are then joined with
-        their ``k`` nearest, once: the graph is kept in ``out/graph``.
+        Folder of a graph (`pycurate.knn_graph`) or of an index (`pycurate index`), whose graph ``out/graph`` keeps.
     labels
-        ``.npy`` with a label for each row, or Parquet or CSV with ``uid`` and ``label``; see
-        `pycurate.io.label_files.read_labels`. Numbers need not be without gaps.
+        See `pycurate.io.label_files.read_labels`. Numbers need not be without gaps.
     out
-        A folder: new, empty, or of an earlier run, which is continued or, where it is the same, opened.
+        A folder: new, empty, or of an earlier run, which is continued or opened.
     uids
         ``.npy`` of the uids of the rows of a graph, which has none itself. An index has its own.
     k, graph_method
@@ -125,25 +123,24 @@ def propagate_label_file(
     preset, method, solver, alpha, top, weight, balance, sweeps, tol, memory_bytes, threads, device, progress
         As in `pycurate.propagate_labels`; ``cg`` works in memory, the rest by blocks in ``out``.
     min_confidence
-        Also write ``subset.npy``: the uids of rows of at least this confidence, which the recipe step ``subset`` and
-        `pycurate reshard` take.
+        Also write ``subset.npy``: the uids of rows this sure.
 
     Returns
     -------
     PropagatedLabels
-        ``labels.parquet`` has one row for each of the graph, in its order: ``uid`` (or ``row``, where there are no
-        uids), ``label`` as the file has it (null where no label came), ``confidence`` and ``margin``.
+        ``labels.parquet`` has a row for each of the graph, in order: ``uid`` (``row``, where there are none), ``label``
+        as in the file (null where none came), ``confidence`` and ``margin``.
 
     Raises
     ------
-    InputError, MemoryCapError, WorkspaceError
+    InputError, MemoryCapError, WorkspaceError, MemoryError
     """
     device_of(device)  # before anything is made
     folder = claim_out(Path(out).absolute())
     graph, row_uids = _opened(Path(source), folder, uids, k, graph_method, {"threads": threads})
-    seeds, names, class_names = _seeds(labels, source, len(graph), row_uids)
     if min_confidence is not None and row_uids is None:
         raise InputError("min_confidence: a subset is one of uids, and the rows have none; pass uids")
+    seeds, names, class_names = _seeds(labels, source, len(graph), row_uids)
     in_memory = solver == "cg" or (solver is None and preset == "iscen" and top is None and method is None)
     found = propagate_labels(
         graph,

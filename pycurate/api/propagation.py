@@ -55,8 +55,8 @@ def propagate_labels(
         seeds weighed by class), ``"sklearn"`` (binary directed weights, alpha 0.2, 30 sweeps). The next arguments,
         where they are given, replace its own.
     method, solver, alpha, top, weight, symmetrize, balance, sweeps, tol, dtype
-        See `PropagationSettings`, where the defaults are: ``spread`` with alpha 0.9 and s^1, until a relative residual
-        of 1e-3. A solver that is not given is one that goes with the rest.
+        See `PropagationSettings`: ``spread`` with alpha 0.9 and s^1, until a relative residual of 1e-3. A solver that
+        is not given is one that goes with the rest.
     classes
         C, where some classes have no seed. Default: the largest label and 1.
     prior
@@ -68,12 +68,9 @@ def propagate_labels(
     memory_bytes
         Memory cap; default half of what is allowed. Without ``out``, work that needs more, by an estimate that is an
         upper one, is refused. With it, blocks fit the cap beside 64 bytes a row; the mapped state is not counted.
-    threads
-        Default: every processor this process may run on. The result does not depend on it.
-    device
-        Where the sweeps run: ``"cpu"``, also None; ``"cuda"``, ``"cuda:1"`` or ``"auto"``, a GPU where one can be used.
-        Graph, seeds and states are in its memory over all sweeps; with ``out``, where the graph does not fit there, its
-        blocks are sent for each sweep.
+    threads, device
+        Default: every processor this process may run on, and no GPU; ``"cuda"``, ``"cuda:1"`` or ``"auto"``, see
+        `docs/gpu.md`. The result does not depend on them.
     progress
         Called after every sweep with its number and its change.
 
@@ -90,13 +87,12 @@ def propagate_labels(
     """
     given = _named(method=method, solver=solver, alpha=alpha, top=top, weight=weight, symmetrize=symmetrize)
     given |= _named(balance=balance, sweeps=sweeps, tol=tol, dtype=dtype)
-    gpu = gpu_of(device)
     settings = settings_of(preset, given, in_folder=out is not None)
     rows = graph_of(graph)
     seeds = checked_seeds(labels, len(rows), classes, multi_label, settings)
     share = checked_prior(prior, seeds, settings)
     cap = default_memory_bytes() if memory_bytes is None else memory_bytes
-    how = _named(prior=share, memory_bytes=cap, threads=threads, gpu=gpu, progress=progress)
+    how = _named(prior=share, memory_bytes=cap, threads=threads, gpu=gpu_of(device), progress=progress)
     if out is None:
         return propagate(rows, seeds, settings, **how)
     return propagate_in_folder(out, rows, seeds, settings, **how)

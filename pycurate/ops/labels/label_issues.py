@@ -73,11 +73,9 @@ def find_label_issues(
     labels
         (n,) given class ids from 0 to K - 1; with ``multi_label`` a list of lists of them.
     pred_probs
-        Out-of-sample probabilities (n, K), see `PredProbs`; read two or, with the pruning filters, three times.
-    return_indices_ranked_by
-        None: a mask. A score: the rows found, lowest score first.
-    rank_by_kwargs
-        ``{"adjust_pred_probs": True}``, see `get_label_quality_scores`.
+        Out-of-sample probabilities (n, K), see `PredProbs`; read two or three times.
+    return_indices_ranked_by, rank_by_kwargs
+        None: a mask. A score: the rows found, lowest first; its options, see `get_label_quality_scores`.
     filter_by
         ``prune_by_noise_rate``: of the rows labelled k, as many as the calibrated joint counts in (k, j), those of
         largest p[j] - p[k], for each j. ``prune_by_class``: of the rows labelled k, as many as it counts off the
@@ -93,15 +91,12 @@ def find_label_issues(
         Of the pruning filters: rows of each class that must be left.
     confident_joint
         (K, K) given by true, in place of the one computed; not used by ``confident_learning``.
-    n_jobs
-        Threads. None: every processor.
-    verbose
-        Print how many were found.
+    n_jobs, verbose
+        Threads, None for all; print how many were found.
     multi_label
         Rows may have several classes or none: `pycurate.ops.labels.multilabel.find_label_issues`.
     device
-        As in `pycurate.ops.labels.confident_learning.get_confident_thresholds`; rows of largest margin are picked on
-        the CPU, to which pruning filters copy what lies on a GPU.
+        As in `get_confident_thresholds`. Pruning filters pick rows on the CPU: what lies on a GPU is copied.
 
     Returns
     -------
