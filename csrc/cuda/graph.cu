@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include "cuda/block_order.h"
+
 namespace pycurate::cuda {
 namespace {
 
@@ -44,10 +46,14 @@ GraphRows::GraphRows(int device, const graph::Edges<T>& edges, const graph::Seed
       wide_(edges.wide),
       of_doubles_(sizeof(T) == sizeof(double)),
       has_seeds_(seeds.indptr != nullptr),
-      has_clamped_(seeds.clamped != nullptr) {
+      has_clamped_(seeds.clamped != nullptr),
+      heavy_count_(0) {
     const Current current(device);
     const std::size_t count = edges.indptr[rows_] - edges.indptr[0];
     indptr_ = from_zero(edges.indptr, rows_);
+    const std::vector<std::uint32_t> heavy = heavy_rows(edges.indptr, rows_);
+    heavy_count_ = static_cast<std::uint32_t>(heavy.size());
+    heavy_ = Buffer<std::uint32_t>::of(heavy);
     indices_ = uploaded<char>(edges.indices, count * (wide_ ? sizeof(std::uint64_t) : sizeof(std::uint32_t)));
     values_ = uploaded<char>(edges.values, count * sizeof(T));
     if (has_seeds_) {

@@ -53,10 +53,15 @@ class GraphRows {
     double* scratch(std::size_t count);
     float* small(const float* host, std::size_t count);
     void merge_columns(const double* sums, std::size_t width, double* host);
+    template <class T>
+    const T* sum_heavy(const T* state, std::size_t width);
 
     int device_;
     std::size_t rows_, first_row_;
     bool wide_, of_doubles_, has_seeds_, has_clamped_;
+    std::uint32_t heavy_count_;
+    Buffer<std::uint32_t> heavy_;  // numbers of rows, see heavy_rows
+    Buffer<char> heavy_sums_;
     Buffer<std::uint64_t> indptr_, seed_indptr_;
     Buffer<char> indices_, values_, seed_values_;
     Buffer<std::uint32_t> seed_labels_;

@@ -21,7 +21,7 @@ __device__ double size_of(double x) { return fabs(x); }
 
 /// 16 bytes of a row, which one thread reads at a time.
 template <class T>
-struct Part {
+struct __align__(16) Part {
     static constexpr std::uint32_t lanes = 16 / sizeof(T);
     T at[lanes];
     __device__ static Part load(const T* from) {
@@ -71,6 +71,68 @@ __device__ Part<T> gather(const Edges<T>& edges, std::size_t i, const T* state, 
     return sum;
 }
 
+/// Sums over the edges of heavy rows, (count, width), made before the others.
+template <class T>
+struct Heavy {
+    const std::uint32_t* rows;
+    std::uint32_t count;
+    const T* sums;
+};
+
+// A group has a tile of edges in shared memory, 16 KiB of their rows, and one of its warps adds them up while
+// the others read the next.
+constexpr std::uint32_t heavy_parts = 1024, heavy_columns = 16, heavy_tile = 256, adding_warp = 7;
+
+/// Sums over the edges of heavy row blockIdx.x, of the columns from 16 parts * blockIdx.y on.
+template <class T, class Index>
+__global__ void __launch_bounds__(sweep_threads)
+    gather_heavy(Edges<T> edges, const std::uint32_t* heavy, const T* state, std::uint32_t width, T* sums) {
+    constexpr std::uint32_t lanes = Part<T>::lanes;
+    __shared__ Part<T> parts[2][heavy_parts];
+    __shared__ T weights[2][heavy_tile];
+    const std::uint32_t row = heavy[blockIdx.x], column = blockIdx.y * heavy_columns * lanes;
+    const std::uint32_t columns = min(heavy_columns, (width - column) / lanes);
+    const std::uint32_t at_once = min(heavy_tile, heavy_parts / columns);
+    const bool adds = threadIdx.x / 32 == adding_warp;
+    const std::uint32_t lane = threadIdx.x % 32;
+    const auto* indices = static_cast<const Index*>(edges.indices);
+    const std::uint64_t last = edges.indptr[row + 1];
+    Part<T> sum{};
+    std::uint32_t tile = 0;
+    for (std::uint64_t e = edges.indptr[row]; e < last; e += at_once, ++tile) {
+        const auto count = static_cast<std::uint32_t>(min(std::uint64_t{at_once}, last - e));
+        auto* here = parts[tile & 1u];
+        T* weight = weights[tile & 1u];
+        if (!adds) {
+#pragma unroll 4
+            for (std::uint32_t p = threadIdx.x; p < count * columns; p += 32 * adding_warp)
+                here[p] = Part<T>::load_constant(
+                    state + static_cast<std::size_t>(__ldg(indices + e + p / columns)) * width + column +
+                    p % columns * lanes);
+            for (std::uint32_t p = threadIdx.x; p < count; p += 32 * adding_warp)
+                weight[p] = __ldg(edges.values + e + p);
+        }
+        __syncthreads();
+        if (adds && lane < columns)
+            for (std::uint32_t p = 0; p < count; ++p)
+#pragma unroll
+                for (std::uint32_t l = 0; l < lanes; ++l)
+                    sum.at[l] = fused(weight[p], here[p * columns + lane].at[l], sum.at[l]);
+    }
+    if (adds && lane < columns) sum.store(sums + std::size_t{blockIdx.x} * width + column + lane * lanes);
+}
+
+/// The sum over the edges of a row, of the columns from `column` on.
+template <class T, class Index>
+__device__ Part<T> sum_of(const Edges<T>& edges, const Heavy<T>& heavy, std::size_t i, const T* state,
+                          std::size_t width, std::uint32_t column) {
+    if (heavy.count > 0 && edges.indptr[i + 1] - edges.indptr[i] > heavy_edges)
+        return Part<T>::load(heavy.sums +
+                             place_among(heavy.rows, heavy.count, static_cast<std::uint32_t>(i)) * width +
+                             column);
+    return gather<T, Index>(edges, i, state + column, width);
+}
+
 /// `lanes` sums, folded +8, +4, +2, +1, by one thread.
 __device__ double folded(double* lanes) {
     for (std::uint32_t half = change_lanes / 2; half > 0; half /= 2)
@@ -79,7 +141,8 @@ __device__ double folded(double* lanes) {
 }
 
 template <class T, class Index>
-__global__ void __launch_bounds__(sweep_threads) sweep_block(DenseSweep<T> sweep, double* changes) {
+__global__ void __launch_bounds__(sweep_threads)
+    sweep_block(DenseSweep<T> sweep, Heavy<T> heavy, double* changes) {
     constexpr std::uint32_t lanes = Part<T>::lanes;
     __shared__ T terms[2][tile_values];
     __shared__ double sums[change_lanes];
@@ -95,7 +158,7 @@ __global__ void __launch_bounds__(sweep_threads) sweep_block(DenseSweep<T> sweep
             const std::uint32_t column = at % width;
             Part<T> value{};
             if (seeds.clamped == nullptr || seeds.clamped[i] == 0)
-                value = gather<T, Index>(sweep.edges, i, sweep.state + column, width);
+                value = sum_of<T, Index>(sweep.edges, heavy, i, sweep.state, width, column);
 #pragma unroll
             for (std::uint32_t l = 0; l < lanes; ++l) value.at[l] = sweep.alpha * value.at[l];
             if (seeds.indptr != nullptr && seeds.indptr[i] != seeds.indptr[i + 1]) {
@@ -132,8 +195,8 @@ struct Pair {
 
 template <class Index>
 __global__ void __launch_bounds__(sweep_threads)
-    product_block(Edges<float> edges, const std::uint8_t* clamped, const float* direction, float* product,
-                  std::uint32_t width, float alpha, double* dots) {
+    product_block(Edges<float> edges, Heavy<float> heavy, const std::uint8_t* clamped, const float* direction,
+                  float* product, std::uint32_t width, float alpha, double* dots) {
     constexpr std::uint32_t lanes = Part<float>::lanes;
     __shared__ Pair terms[2][tile_values];
     const std::size_t first = std::size_t{blockIdx.x} * block_rows;
@@ -147,7 +210,7 @@ __global__ void __launch_bounds__(sweep_threads)
             Part<float> own{}, applied{};
             if (clamped == nullptr || clamped[i] == 0) {
                 own = Part<float>::load_constant(direction + i * width + column);
-                applied = gather<float, Index>(edges, i, direction + column, width);
+                applied = sum_of<float, Index>(edges, heavy, i, direction, width, column);
 #pragma unroll
                 for (std::uint32_t l = 0; l < lanes; ++l)
                     applied.at[l] = fused(-alpha, applied.at[l], own.at[l]);
@@ -225,6 +288,20 @@ __global__ void merge_blocks(const double* sums, std::size_t blocks, std::uint32
 }  // namespace
 
 template <class T>
+const T* GraphRows::sum_heavy(const T* state, std::size_t width) {
+    if (heavy_count_ == 0) return nullptr;
+    const std::size_t bytes = heavy_count_ * width * sizeof(T);
+    if (heavy_sums_.size() < bytes) heavy_sums_ = Buffer<char>(bytes);
+    auto* sums = reinterpret_cast<T*>(heavy_sums_.get());
+    const std::size_t columns = std::size_t{heavy_columns} * Part<T>::lanes;
+    const auto kernel = wide_ ? gather_heavy<T, std::uint64_t> : gather_heavy<T, std::uint32_t>;
+    kernel<<<dim3(heavy_count_, static_cast<std::uint32_t>((width + columns - 1) / columns)),
+             sweep_threads>>>(edges<T>(), heavy_.get(), state, static_cast<std::uint32_t>(width), sums);
+    check(cudaGetLastError(), "adding up rows of many edges");
+    return sums;
+}
+
+template <class T>
 void GraphRows::sweep_dense(DenseSweep<T> sweep) {
     const Current current(device_);
     sweep.edges = edges<T>();
@@ -233,7 +310,8 @@ void GraphRows::sweep_dense(DenseSweep<T> sweep) {
     double* host = sweep.changes;
     double* sums = scratch(blocks());
     const auto kernel = wide_ ? sweep_block<T, std::uint64_t> : sweep_block<T, std::uint32_t>;
-    kernel<<<static_cast<std::uint32_t>(blocks()), sweep_threads>>>(sweep, sums);
+    const Heavy<T> heavy{heavy_.get(), heavy_count_, sum_heavy(sweep.state, sweep.width)};
+    kernel<<<static_cast<std::uint32_t>(blocks()), sweep_threads>>>(sweep, heavy, sums);
     check(cudaGetLastError(), "starting a sweep");
     copy_out(host, sums, blocks() * sizeof(double));
 }
@@ -257,8 +335,8 @@ void GraphRows::cg_product(const float* direction, float* product, std::size_t w
     fill(sums, 0, blocks() * width * sizeof(double));
     const auto kernel = wide_ ? product_block<std::uint64_t> : product_block<std::uint32_t>;
     kernel<<<static_cast<std::uint32_t>(blocks()), sweep_threads>>>(
-        edges<float>(), seeds<float>().clamped, direction, product, static_cast<std::uint32_t>(width), alpha,
-        sums);
+        edges<float>(), {heavy_.get(), heavy_count_, sum_heavy(direction, width)}, seeds<float>().clamped,
+        direction, product, static_cast<std::uint32_t>(width), alpha, sums);
     check(cudaGetLastError(), "starting a product");
     merge_columns(sums, width, dots);
 }

@@ -53,6 +53,30 @@ void sums_over_a_block_keep_their_order() {
         }
 }
 
+void heavy_rows_are_found() {
+    std::mt19937 engine(6);
+    for (const std::size_t rows : {std::size_t{0}, std::size_t{1}, std::size_t{63}, std::size_t{1000}})
+        for (const std::size_t heavy : {std::size_t{0}, std::size_t{1}, rows / heavy_share + 1, rows}) {
+            if (heavy > rows) continue;
+            std::vector<std::uint64_t> indptr{100};  // as of a part of the rows
+            std::vector<std::uint32_t> expected;
+            for (std::size_t i = 0; i < rows; ++i) {
+                const bool many =
+                    i % (rows / std::max<std::size_t>(heavy, 1)) == 0 && expected.size() < heavy;
+                if (many) expected.push_back(static_cast<std::uint32_t>(i));
+                indptr.push_back(indptr.back() +
+                                 (many ? heavy_edges + 1 + engine() % 9 : engine() % (heavy_edges + 1)));
+            }
+            if (heavy > rows / heavy_share + 1) expected.clear();
+            const std::vector<std::uint32_t> found = heavy_rows(indptr.data(), rows);
+            check(found == expected, std::to_string(heavy) + " heavy rows of " + std::to_string(rows));
+            for (std::uint32_t place = 0; place < found.size(); ++place)
+                check(place_among(found.data(), static_cast<std::uint32_t>(found.size()), found[place]) ==
+                          place,
+                      "a heavy row's place");
+        }
+}
+
 void every_label_has_one_pass() {
     std::mt19937 engine(4);
     for (std::uint32_t passes = 1; passes != 0 && passes <= 1u << 20; passes *= 2)
@@ -98,6 +122,7 @@ void the_largest_of_several_passes_are_those_of_one() {
 
 const Test tests[] = {
     {"cuda: sums over a block keep their order", sums_over_a_block_keep_their_order},
+    {"cuda: heavy rows are found", heavy_rows_are_found},
     {"cuda: every label has one pass", every_label_has_one_pass},
     {"cuda: the largest of several passes are those of one", the_largest_of_several_passes_are_those_of_one}};
 

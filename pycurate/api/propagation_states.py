@@ -105,7 +105,7 @@ class GpuStates(FolderStates):
     def __init__(self, folder: PropagationFolder, matrix: KnnGraph, key: str, gpu: int) -> None:
         super().__init__(folder, matrix, key)
         self._gpu = gpu
-        states = 2 * len(matrix) * self.problem.row_bytes
+        states = 2 * len(matrix) * self.problem.row_bytes * 65 // 64  # and sums of heavy rows
         edges = matrix.edges * (matrix.indices.itemsize + 4) + 64 * len(matrix)
         self._parts: list[DeviceSweeps] | None = [] if fits_gpu(gpu, states + edges) else None
         if self._parts is None:

@@ -221,6 +221,37 @@ def test_a_top_sweep_gives_the_bits_of_the_scalar_twin(
     assert with_scalar(scalar).tobytes() == states[-1].tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("classes", [5, 33, 100])
+@pytest.mark.parametrize("wide", [False, True])
+def test_rows_of_many_edges(processor: str, wide: bool, classes: int, dtype: str) -> None:
+    # More than 512, and not a multiple of what is read at a time; 1,029 are a tile of 16 columns and some.
+    random = np.random.default_rng(0)
+    n, degrees = 1500, np.full(1500, 3)
+    degrees[[0, 700, 701, 1499]] = [513, 1029, 1500, 640]
+    picked = [np.sort(random.choice(n, count, replace=False)) for count in degrees]
+    indptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.uint64)
+    indices = np.concatenate(picked).astype(np.uint64 if wide else np.uint32)
+    matrix = SparseRows.whole(indptr, indices, random.random(len(indices)).astype(dtype))
+    seeds, state = random_seeds(n, classes, dtype, clamp=True), random_state(n, classes, dtype)
+    out, again = np.empty_like(state), np.empty_like(state)
+    changes = swept(processor, matrix, seeds, state, out, alpha=0.9, threads=2)
+
+    def scalar() -> Any:
+        return sweep_dense(matrix, seeds, state, again, alpha=0.9)
+
+    np.testing.assert_array_equal(with_scalar(scalar), changes)
+    assert out.tobytes() == again.tobytes()
+    if dtype == "float32":
+        on: Any = sweeps_of(matrix, None, labels=state.shape[1], gpu=gpu_of(processor))
+        here: Any = sweeps_of(matrix, None, labels=state.shape[1])
+        product = on.room(np.empty_like(state))
+        np.testing.assert_array_equal(
+            on.cg_product(on.values(state), product, 0.9), with_scalar(lambda: here.cg_product(state, again, 0.9))
+        )
+        assert on.read(product).tobytes() == again.tobytes()
+
+
 @pytest.mark.parametrize("parts", [2, 3])
 def test_parts_of_the_rows_give_what_all_give(processor: str, parts: int) -> None:
     n, classes = 3 * BLOCK_ROWS + 17, 21

@@ -147,7 +147,7 @@ class MemoryStates:
 def _require_room(problem: Problem, matrix: SparseRows, seeds: SeedRows | None, gpu: int, states: int) -> None:
     require_gpu_bytes(
         gpu,
-        device_bytes(matrix, seeds) + states * len(matrix) * problem.row_bytes,
+        device_bytes(matrix, seeds) + states * len(matrix) * problem.row_bytes * 65 // 64,  # and sums of heavy rows
         "keep only the largest values of each row (top=4), give a folder to work in (out=), from which the graph goes "
         "to the GPU by blocks, or pass device='cpu'",
     )
