@@ -49,15 +49,26 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
         request.getfixturevalue("torch_on_the_cpu")
         yield "cuda:0,1"
         return
-    if request.param != CUDA:
-        before = active_isa()
-        assert set_active_isa(request.param)
-        yield "cpu"
-        set_active_isa(before)
+    yield from _on(request.param)
+
+
+@pytest.fixture(params=[*AVAILABLE_ISAS, CUDA], ids=lambda engine: engine if isinstance(engine, str) else engine.name)
+def processor(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The same for what runs on one GPU, and never by PyTorch."""
+    yield from _on(request.param)
+
+
+def _on(param: Isa | str) -> Iterator[str]:
+    """An instruction set, or a GPU if there is one."""
+    if isinstance(param, str):
+        if not cuda_support().usable:
+            pytest.skip(f"no GPU: {cuda_support().missing}")
+        yield CUDA
         return
-    if not cuda_support().usable:
-        pytest.skip(f"no GPU: {cuda_support().missing}")
-    yield CUDA
+    before = active_isa()
+    assert set_active_isa(param)
+    yield "cpu"
+    set_active_isa(before)
 
 
 @pytest.fixture(params=AVAILABLE_ISAS, ids=lambda isa: isa.name)

@@ -321,6 +321,10 @@ py::list devices_() {
 }
 
 }  // namespace
+
+void bind_cuda_confident(py::module_& m);
+void bind_cuda_graph(py::module_& m);
+
 }  // namespace pycurate::bindings
 
 PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
@@ -338,6 +342,8 @@ PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
     m.def("versions", &pycurate::cuda::versions);
     m.attr("most_neighbors") = pycurate::cuda::most_neighbors;
     bind_cuda_matrix(m);
+    bind_cuda_confident(m);
+    bind_cuda_graph(m);
     py::class_<Screening>(m, "Screening")
         .def(py::init(&make_screening), py::arg("projection").noconvert(), py::arg("norm"),
              py::arg("centroids").noconvert());

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/dlpack.h"
 #include "bindings/embeddings.h"
 #include "bindings/join_arrays.h"
 #include "kernels/rowwise/similarity.h"
@@ -16,32 +17,13 @@ namespace {
 
 using namespace cuda;
 
-[[noreturn]] void throw_shape(const std::string& name, std::size_t dimensions) {
-    throw py::value_error(name + ": expected a 2-D array (n, d), got " + std::to_string(dimensions) + "-D");
-}
-[[noreturn]] void throw_strides(const std::string& name) {
-    throw py::value_error(name + ": expected adjacent elements in each row (any stride between rows); pass " +
-                          name + ".contiguous()");
-}
 [[noreturn]] void throw_element(const std::string& name) {
     throw py::type_error(
         name + ": expected float16, bfloat16, float32 or int8 on the device; convert it on purpose");
 }
 
-// DLPack's tensor, as its specification lays it out (version 0, unchanged in version 1 below the header).
-struct DlTensor {
-    void* data;
-    std::int32_t device_type, device_id, ndim;
-    std::uint8_t code, bits;
-    std::uint16_t lanes;
-    std::int64_t* shape;
-    std::int64_t* strides;  // in elements; null: C order
-    std::uint64_t byte_offset;
-};
-constexpr std::int32_t dl_cuda = 2;
-
 Element element_of_tensor(const DlTensor& x, const std::string& name) {
-    enum Code : std::uint8_t { integer = 0, floating = 2, bfloat = 4 };
+    enum Code : std::uint8_t { integer = 0, floating = dl_floating, bfloat = 4 };
     if (x.lanes == 1) {
         if (x.code == floating && x.bits == 32) return Element::float32;
         if (x.code == floating && x.bits == 16) return Element::float16;
@@ -82,18 +64,11 @@ std::unique_ptr<PyMatrix> lent(int device, const void* at, std::int64_t n, std::
 /// From a DLPack capsule that lives as long as the matrix; its data will be ready on the shared default
 /// stream.
 std::unique_ptr<PyMatrix> lend(const py::capsule& capsule, const std::string& name) {
-    if (std::string(capsule.name()) != "dltensor")
-        throw py::type_error(name + ": expected an unused DLPack capsule");
-    const auto* x = static_cast<const DlTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-    if (x->device_type != dl_cuda) throw py::value_error(name + ": expected a tensor in CUDA memory");
-    if (x->ndim != 2) throw_shape(name, static_cast<std::size_t>(x->ndim));
+    const DlTensor* x = cuda_matrix(capsule, name);
     const Element kind = element_of_tensor(*x, name);
     const std::int64_t n = x->shape[0], d = x->shape[1];
-    if (x->strides != nullptr && d > 1 && n > 0 && x->strides[1] != 1) throw_strides(name);
-    wait_for_shared_stream(x->device_id);
     const auto bytes = static_cast<std::int64_t>(rowwise::element_bytes(kind));
-    return lent(x->device_id, static_cast<const char*>(x->data) + x->byte_offset, n, d,
-                (x->strides != nullptr ? x->strides[0] : d) * bytes, kind, capsule);
+    return lent(x->device_id, first_byte(*x), n, d, row_stride(*x) * bytes, kind, capsule);
 }
 
 /// From an object with __cuda_array_interface__ (numba, CuPy), whose memory it stays: waits for the stream

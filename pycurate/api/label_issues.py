@@ -25,6 +25,7 @@ from pycurate.errors import InputError
 from pycurate.index.graph import KnnGraph
 from pycurate.io.atomic import atomic_write
 from pycurate.io.label_files import RowLabels, read_labels
+from pycurate.kernels.device import device_of
 from pycurate.ops.labels.class_quality import class_quality, largest_confusions
 from pycurate.ops.labels.confident_learning import RowScan, class_counts, class_thresholds, scan_rows
 from pycurate.ops.labels.joint import calibrated
@@ -96,6 +97,7 @@ def label_issues(
     frac_noise: float = 1.0,
     min_examples_per_class: int = 1,
     threads: int | None = None,
+    device: str | None = None,
 ) -> LabelIssues:
     """Find the labels of a file that are likely wrong, given class probabilities of another.
 
@@ -120,9 +122,10 @@ def label_issues(
         As in `pycurate.find_label_issues`.
     rank_by
         The score, as in `pycurate.get_label_quality_scores`.
-    threads
-        None: every processor.
+    threads, device
+        None: every processor; the CPU, to which ``"auto"`` leaves a file's probabilities.
     """
+    device_of(device)
     check_filter(filter_by, frac_noise, None, None)
     check_method(rank_by, False)
     rows = PoolRows.of(pool, layout)
@@ -131,7 +134,7 @@ def label_issues(
     neighbors = _graph_of(graph, len(given.labels))
     folder = claim_out(Path(out))
     with warnings_as_notes() as notes:
-        blocks = probability_blocks(probabilities, given.labels, unlabelled=True)
+        blocks = probability_blocks(probabilities, given.labels, unlabelled=True, device=device)
         thresholds = class_thresholds(blocks, threads)
         scan = scan_rows(blocks, thresholds, threads)
         mask = issue_mask(

@@ -28,6 +28,7 @@ from pycurate.index.vector_index import VectorIndex, open_vector_index
 from pycurate.io.atomic import atomic_write, write_json_atomic
 from pycurate.io.label_files import read_labels
 from pycurate.io.subset import Subset
+from pycurate.kernels.device import device_of
 from pycurate.ops.labels.propagation_result import Propagation
 from pycurate.ops.labels.propagation_settings import Balance, Method, Solver
 from pycurate.ops.labels.propagation_solvers import Told
@@ -102,6 +103,7 @@ def propagate_label_file(
     min_confidence: float | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Told = None,
 ) -> PropagatedLabels:
     """Spread the labels of a file over the rows of a graph, and write ``labels.parquet``.
@@ -109,38 +111,36 @@ def propagate_label_file(
     Parameters
     ----------
     source
-        Folder of a graph (`pycurate.knn_graph`), or of an index (`pycurate index`), whose rows are then joined with
-        their ``k`` nearest, once: the graph is kept in ``out/graph``.
+        Folder of a graph (`pycurate.knn_graph`) or of an index (`pycurate index`), whose graph ``out/graph`` keeps.
     labels
-        ``.npy`` with a label for each row, or Parquet or CSV with ``uid`` and ``label``; see
-        `pycurate.io.label_files.read_labels`. Numbers need not be without gaps.
+        See `pycurate.io.label_files.read_labels`. Numbers need not be without gaps.
     out
-        A folder: new, empty, or of an earlier run, which is continued or, where it is the same, opened.
+        A folder: new, empty, or of an earlier run, which is continued or opened.
     uids
         ``.npy`` of the uids of the rows of a graph, which has none itself. An index has its own.
     k, graph_method
         Of the graph of an index: 10 and ``"exact"`` by default; see `pycurate.knn_graph`.
-    preset, method, solver, alpha, top, weight, balance, sweeps, tol, memory_bytes, threads, progress
+    preset, method, solver, alpha, top, weight, balance, sweeps, tol, memory_bytes, threads, device, progress
         As in `pycurate.propagate_labels`; ``cg`` works in memory, the rest by blocks in ``out``.
     min_confidence
-        Also write ``subset.npy``: the uids of rows of at least this confidence, which the recipe step ``subset`` and
-        `pycurate reshard` take.
+        Also write ``subset.npy``: the uids of rows this sure.
 
     Returns
     -------
     PropagatedLabels
-        ``labels.parquet`` has one row for each of the graph, in its order: ``uid`` (or ``row``, where there are no
-        uids), ``label`` as the file has it (null where no label came), ``confidence`` and ``margin``.
+        ``labels.parquet`` has a row for each of the graph, in order: ``uid`` (``row``, where there are none), ``label``
+        as in the file (null where none came), ``confidence`` and ``margin``.
 
     Raises
     ------
-    InputError, MemoryCapError, WorkspaceError
+    InputError, MemoryCapError, WorkspaceError, MemoryError
     """
+    device_of(device)  # before anything is made
     folder = claim_out(Path(out).absolute())
-    graph, row_uids = _opened(Path(source), folder, uids, k, graph_method, threads)
-    seeds, names, class_names = _seeds(labels, source, len(graph), row_uids)
+    graph, row_uids = _opened(Path(source), folder, uids, k, graph_method, {"threads": threads})
     if min_confidence is not None and row_uids is None:
         raise InputError("min_confidence: a subset is one of uids, and the rows have none; pass uids")
+    seeds, names, class_names = _seeds(labels, source, len(graph), row_uids)
     in_memory = solver == "cg" or (solver is None and preset == "iscen" and top is None and method is None)
     found = propagate_labels(
         graph,
@@ -157,6 +157,7 @@ def propagate_label_file(
         out=None if in_memory else folder / "sweeps",
         memory_bytes=memory_bytes,
         threads=threads,
+        device=device,
         progress=progress,
         dtype="float32",
     )
@@ -205,9 +206,9 @@ def _opened(
     uids: str | os.PathLike[str] | None,
     k: int | None,
     graph_method: GraphMethod,
-    threads: int | None,
+    how: dict[str, Any],
 ) -> tuple[KnnGraph, UidArray | None]:
-    """The graph, and the uids of its rows."""
+    """The graph, and the uids of its rows; ``how`` one is made."""
     if (source / GRAPH_MANIFEST).exists():
         if k is not None:
             raise InputError(f"k: {source} is a graph already; leave it out, or name the folder of an index")
@@ -221,10 +222,10 @@ def _opened(
     if uids is not None:
         raise InputError(f"uids: {source} is an index and has its own; leave them out")
     index = open_vector_index(source)
-    return _graph_of(index, out / "graph", 10 if k is None else k, graph_method, threads), index.uids
+    return _graph_of(index, out / "graph", 10 if k is None else k, graph_method, how), index.uids
 
 
-def _graph_of(index: VectorIndex, out: Path, k: int, method: GraphMethod, threads: int | None) -> KnnGraph:
+def _graph_of(index: VectorIndex, out: Path, k: int, method: GraphMethod, how: dict[str, Any]) -> KnnGraph:
     """The graph of an index: an earlier one of the same rows and settings, or made now."""
     key = digest(index.manifest["files"]["vectors"], index.manifest["metric"], k, method)
     made = out.with_name("graph.key.json")
@@ -239,8 +240,8 @@ def _graph_of(index: VectorIndex, out: Path, k: int, method: GraphMethod, thread
         method=method,
         metric=index.manifest["metric"],
         out=out,
-        threads=threads,
         dtype=index.vectors.dtype,
+        **how,
     )
     write_json_atomic(made, {"key": key})
     return graph

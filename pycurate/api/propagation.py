@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pycurate.api.propagation_folder import propagate_in_folder
 from pycurate.engine.memory import default_memory_bytes
+from pycurate.kernels.sweeps import gpu_of
 from pycurate.ops.labels.propagation import checked_seeds, propagate
 from pycurate.ops.labels.propagation_matrix import graph_of
 from pycurate.ops.labels.propagation_result import Propagation, checked_prior
@@ -35,6 +36,7 @@ def propagate_labels(
     out: str | os.PathLike[str] | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Told = None,
 ) -> Propagation:
     """Labels of all rows from those of some, along a graph of neighbours.
@@ -53,8 +55,8 @@ def propagate_labels(
         seeds weighed by class), ``"sklearn"`` (binary directed weights, alpha 0.2, 30 sweeps). The next arguments,
         where they are given, replace its own.
     method, solver, alpha, top, weight, symmetrize, balance, sweeps, tol, dtype
-        See `PropagationSettings`, where the defaults are: ``spread`` with alpha 0.9 and s^1, until a relative residual
-        of 1e-3. A solver that is not given is one that goes with the rest.
+        See `PropagationSettings`: ``spread`` with alpha 0.9 and s^1, until a relative residual of 1e-3. A solver that
+        is not given is one that goes with the rest.
     classes
         C, where some classes have no seed. Default: the largest label and 1.
     prior
@@ -66,8 +68,9 @@ def propagate_labels(
     memory_bytes
         Memory cap; default half of what is allowed. Without ``out``, work that needs more, by an estimate that is an
         upper one, is refused. With it, blocks fit the cap beside 64 bytes a row; the mapped state is not counted.
-    threads
-        Default: every processor this process may run on. The result does not depend on it.
+    threads, device
+        Default: every processor this process may run on, and no GPU; ``"cuda"``, ``"cuda:1"`` or ``"auto"``, see
+        `docs/gpu.md`. The result does not depend on them.
     progress
         Called after every sweep with its number and its change.
 
@@ -75,12 +78,12 @@ def propagate_labels(
     -------
     Propagation
         Rows that no label reaches have label -1 and confidence 0. Labels and distributions are the same bits for every
-        number of threads and instruction set.
+        number of threads, instruction set and device.
 
     Raises
     ------
-    InputError, MemoryCapError, WorkspaceError, KeyboardInterrupt
-        An argument is not as above, it does not fit ``memory_bytes`` or ``out``, or Ctrl-C.
+    InputError, MemoryCapError, WorkspaceError, MemoryError, KeyboardInterrupt
+        An argument is not as above, it does not fit ``memory_bytes``, ``out`` or the GPU, or Ctrl-C.
     """
     given = _named(method=method, solver=solver, alpha=alpha, top=top, weight=weight, symmetrize=symmetrize)
     given |= _named(balance=balance, sweeps=sweeps, tol=tol, dtype=dtype)
@@ -89,7 +92,7 @@ def propagate_labels(
     seeds = checked_seeds(labels, len(rows), classes, multi_label, settings)
     share = checked_prior(prior, seeds, settings)
     cap = default_memory_bytes() if memory_bytes is None else memory_bytes
-    how = _named(prior=share, memory_bytes=cap, threads=threads, progress=progress)
+    how = _named(prior=share, memory_bytes=cap, threads=threads, gpu=gpu_of(device), progress=progress)
     if out is None:
         return propagate(rows, seeds, settings, **how)
     return propagate_in_folder(out, rows, seeds, settings, **how)

@@ -9,7 +9,6 @@ digest of graph, labels and settings that it is for.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,12 +20,14 @@ import xxhash
 from numpy.typing import NDArray
 
 from pycurate.api.out import claim_out
+from pycurate.api.propagation_states import FolderStates, GpuStates, facts_of
 from pycurate.engine.memory import BASE_BYTES
 from pycurate.errors import InputError, MemoryCapError, WorkspaceError
 from pycurate.index.folder import NpyWriter, mapped
 from pycurate.index.graph import GraphWriter, KnnGraph
 from pycurate.io.atomic import naming_a_full_disk, write_json_atomic
 from pycurate.kernels.graph import BLOCK_ROWS, SparseRows
+from pycurate.kernels.sweeps import Place
 from pycurate.ops.labels.propagation import relative
 from pycurate.ops.labels.propagation_matrix import count_loops, edge_weights, scales
 from pycurate.ops.labels.propagation_result import Propagation, finished_rows
@@ -55,13 +56,14 @@ class PropagationFolder:
         prior: NDArray[np.float64] | None,
         memory_bytes: int,
         threads: int | None,
+        gpu: Place,
     ) -> None:
         self.out, self._graph, self._seeds, self._settings = out, graph, seeds, settings
-        self._prior, self.threads = prior, threads
+        self._prior, self.threads, self._gpu = prior, threads, gpu
         self.problem = Problem.of(settings, seeds)
         left = memory_bytes - BASE_BYTES - ROW_BYTES * len(graph)
         self._edge_bytes = 2 * (graph.indices.itemsize + 4)
-        least = _LEAST_EDGES * max(_EDGES_AT_ONCE_BYTES, 2 * self._edge_bytes) + 2 * BLOCK_ROWS * self._row_bytes
+        least = _LEAST_EDGES * max(_EDGES_AT_ONCE_BYTES, 2 * self._edge_bytes) + 2 * BLOCK_ROWS * self.problem.row_bytes
         if left < least:
             raise MemoryCapError(
                 f"memory_bytes: {memory_bytes / (1 << 20):,.0f} MiB are too few for {len(graph):,} rows; give at least "
@@ -69,16 +71,10 @@ class PropagationFolder:
             )
         self.spare = left
 
-    @property
-    def _row_bytes(self) -> int:
-        if self._settings.top is not None:
-            return 8 * self._settings.top
-        return self.problem.width * np.dtype(self._settings.dtype).itemsize
-
     def run(self, progress: Told = None) -> Propagation:
         """The answer: an earlier one, or made now."""
         key = self._key()
-        answer = _facts(self.out / "answer.json", key)
+        answer = facts_of(self.out / "answer.json", key)
         if answer is None:
             with naming_a_full_disk(self.out):
                 answer = self._make(key, progress)
@@ -100,7 +96,7 @@ class PropagationFolder:
 
     def _make(self, key: str, progress: Told) -> dict[str, Any]:
         (self.out / "answer.json").unlink(missing_ok=True)
-        made = _facts(self.out / "matrix.json", key)
+        made = facts_of(self.out / "matrix.json", key)
         if made is None:
             for name in ("matrix", "answer"):
                 shutil.rmtree(self.out / name, ignore_errors=True)
@@ -108,7 +104,8 @@ class PropagationFolder:
             self._require_disk()
             made = {"key": key, "loops": self._write_matrix()}
             write_json_atomic(self.out / "matrix.json", made)
-        states = _FolderStates(self, KnnGraph.open(self.out / "matrix"), key)
+        matrix = KnnGraph.open(self.out / "matrix")
+        states = FolderStates(self, matrix, key) if self._gpu is None else GpuStates(self, matrix, key, self._gpu)
         converged = run_sweeps(self.problem, states, self.problem.limit, progress)
         self._write_answer(states.last)
         facts = {"key": key, "changes": states.changes, "converged": converged, "loops": made["loops"]}
@@ -140,7 +137,7 @@ class PropagationFolder:
     def _require_disk(self) -> None:
         """WorkspaceError unless the matrix, on its way three times, and the states fit."""
         edges = self._graph.edges * (2 if self._settings.symmetrize else 1)
-        needed = 4 * edges * (self._graph.indices.itemsize + 4) + 4 * len(self._graph) * self._row_bytes
+        needed = 4 * edges * (self._graph.indices.itemsize + 4) + 4 * len(self._graph) * self.problem.row_bytes
         free = shutil.disk_usage(self.out).free
         if free < needed:
             raise WorkspaceError(
@@ -197,7 +194,7 @@ class PropagationFolder:
             while last < n:
                 further = min(last + BLOCK_ROWS, n)
                 edges = int(graph.indptr[further] - graph.indptr[first])
-                if edges * self._edge_bytes + (further - first) * self._row_bytes > budget:
+                if edges * self._edge_bytes + (further - first) * self.problem.row_bytes > budget:
                     break
                 last = further
             part = slice(int(graph.indptr[first]), int(graph.indptr[last]))
@@ -225,74 +222,6 @@ class PropagationFolder:
             file.close()
 
 
-class _FolderStates:
-    """States in files; see the module's description."""
-
-    def __init__(self, folder: PropagationFolder, matrix: KnnGraph, key: str) -> None:
-        self._folder, self._matrix, self._key = folder, matrix, key
-        self.problem = folder.problem
-        self._kept = 3 if self.problem.settings.solver == "chebyshev" else 2
-        facts = _facts(folder.out / "sweeps.json", key)
-        self.changes: list[float] = [] if facts is None else list(facts["changes"])
-        if facts is None:
-            first = (self.problem.start(rows.first_row, rows.first_row + len(rows)) for rows in folder.blocks(matrix))
-            self._write(0, first)
-            self._mark()
-
-    @property
-    def last(self) -> NDArray[Any]:
-        """The state of the last sweep, memory-mapped."""
-        return mapped(self._path(len(self.changes)))
-
-    def sweep(self, alpha: float, omega: float | None) -> None:
-        """See `StateStore`."""
-        number, problem, folder = len(self.changes), self.problem, self._folder
-        state = self._read_whole(number)
-        before = mapped(self._path(number - 1)) if omega is not None else None
-        added = None if problem.settings.method == "vote" else problem.added
-        changes: list[NDArray[np.float64]] = []
-
-        def blocks() -> Iterator[NDArray[Any]]:
-            for rows in folder.blocks(self._matrix):
-                first, last = rows.first_row, rows.first_row + len(rows)
-                out = np.empty((len(rows), *state.shape[1:]), state.dtype)
-                previous = None if before is None else np.array(before[first:last])
-                part = None if added is None else added.part(first, last)
-                changes.append(problem.sweep(rows, part, state, out, omega, previous, folder.threads))
-                yield out
-
-        self._write(number + 1, blocks())
-        self.changes.append(math.fsum(np.concatenate(changes)))
-        self._mark()
-
-    def _read_whole(self, number: int) -> NDArray[Any]:
-        """In memory where it takes at most half of what is left: gathers from large pages are a third quicker."""
-        state = mapped(self._path(number))
-        return np.array(state) if state.nbytes <= self._folder.spare // 2 else state
-
-    def _path(self, number: int) -> Path:
-        return self._folder.out / f"state-{number % self._kept}.npy"
-
-    def _write(self, number: int, blocks: Iterator[NDArray[Any]]) -> None:
-        path = self._path(number)
-        path.unlink(missing_ok=True)  # never over pages that are mapped
-        file: NpyWriter | None = None
-        for block in blocks:
-            if file is None:
-                file = NpyWriter(path, block.dtype, block.shape[1])
-            file.append(block)
-        assert file is not None
-        file.close()
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _mark(self) -> None:
-        write_json_atomic(self._folder.out / "sweeps.json", {"key": self._key, "changes": self.changes})
-
-
 def propagate_in_folder(
     out: str | os.PathLike[str],
     graph: KnnGraph,
@@ -302,6 +231,7 @@ def propagate_in_folder(
     prior: NDArray[np.float64] | None,
     memory_bytes: int,
     threads: int | None,
+    gpu: Place,
     progress: Told,
 ) -> Propagation:
     """The answer in a folder, by blocks; continues what an earlier run of the same question began."""
@@ -317,7 +247,7 @@ def propagate_in_folder(
         raise InputError("graph: it has no rows")
     folder = claim_out(Path(out).absolute())
     with Workspace(folder).lock():
-        return PropagationFolder(folder, graph, seeds, settings, prior, memory_bytes, threads).run(progress)
+        return PropagationFolder(folder, graph, seeds, settings, prior, memory_bytes, threads, gpu).run(progress)
 
 
 def _read(array: NDArray[Any], part: slice) -> NDArray[Any]:
@@ -326,11 +256,3 @@ def _read(array: NDArray[Any], part: slice) -> NDArray[Any]:
         offset = array.offset + part.start * array.itemsize
         return np.fromfile(array.filename, array.dtype, part.stop - part.start, offset=offset)
     return np.ascontiguousarray(array[part])
-
-
-def _facts(path: Path, key: str) -> dict[str, Any] | None:
-    try:
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) and facts.get("key") == key else None

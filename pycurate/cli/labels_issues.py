@@ -41,6 +41,7 @@ def issues(
     frac_noise: Annotated[float, typer.Option("--frac-noise", help="Share of the issues that pruning takes.")] = 1.0,
     layout: LayoutOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto. Default: cpu.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find labels that out-of-sample class probabilities refute: scores, suggestions and a report."""
@@ -58,5 +59,6 @@ def issues(
         rank_by=rank_by,  # type: ignore[arg-type]
         frac_noise=frac_noise,
         threads=threads,
+        device=device,
     )
     show(found, as_json)

@@ -49,6 +49,7 @@ def propagate(
     ] = None,
     memory: MemoryOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto. Default: cpu.")] = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -79,6 +80,7 @@ def propagate(
             min_confidence=min_confidence,
             memory_bytes=parse_memory(memory),
             threads=threads,
+            device=device,
             progress=told,
         )
         told.finish()

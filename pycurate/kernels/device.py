@@ -22,6 +22,7 @@ __all__ = [
     "CudaDevice",
     "CudaSupport",
     "Place",
+    "capsule_of",
     "cuda_kernels",
     "cuda_support",
     "device_of",
@@ -188,7 +189,7 @@ def on_device(name: str, x: Any, dtype: str | None, gpu: int) -> _core_cuda.Matr
         array, element = matrix_of(name, x, dtype)
         result: _core_cuda.Matrix = module.Matrix.upload(array, element, gpu)
         return result
-    result = module.Matrix.lend(_capsule(x), name) if hasattr(x, "__dlpack__") else module.Matrix.lend_array(x, name)
+    result = module.Matrix.lend(capsule_of(x), name) if hasattr(x, "__dlpack__") else module.Matrix.lend_array(x, name)
     if dtype == "bfloat16" and result.element != "bfloat16":
         raise TypeError(f"{name}: expected bfloat16, got {result.element} on the device; convert it on purpose")
     return result
@@ -213,7 +214,7 @@ def _cuda_device(x: Any) -> int | None:
     return int(number) if int(kind) == _DLPACK_CUDA else None
 
 
-def _capsule(x: Any) -> Any:
-    """Its memory, ready where what its owner has started on it is done on the shared default stream."""
+def capsule_of(x: Any) -> Any:
+    """The memory of a tensor, ready where what its owner has started on it is done on the shared default stream."""
     detached = x.detach() if hasattr(x, "detach") else x
     return detached.__dlpack__(stream=_SHARED_STREAM)

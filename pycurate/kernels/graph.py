@@ -22,6 +22,7 @@ __all__ = [
     "cg_step",
     "cg_turn",
     "is_symmetric",
+    "seed_arrays",
     "sweep_dense",
     "sweep_top",
 ]
@@ -203,7 +204,7 @@ def sweep_dense(
     return _graph.sweep_dense(
         *matrix._arrays,
         matrix.first_row,
-        *_seeds_of(seeds),
+        *seed_arrays(seeds),
         state,
         previous,
         out,
@@ -237,7 +238,7 @@ def sweep_top(
         As :func:`sweep_dense`.
     """
     return _graph.sweep_top(
-        *matrix._arrays, matrix.first_row, *_seeds_of(seeds), state, out, labels, alpha, thread_count_of(threads)
+        *matrix._arrays, matrix.first_row, *seed_arrays(seeds), state, out, labels, alpha, thread_count_of(threads)
     )
 
 
@@ -275,5 +276,6 @@ def cg_turn(
     _graph.cg_turn(residual, ratio, direction, thread_count_of(threads))
 
 
-def _seeds_of(seeds: SeedRows | None) -> tuple[Any, Any, Any, Any]:
+def seed_arrays(seeds: SeedRows | None) -> tuple[Any, Any, Any, Any]:
+    """``indptr``, ``labels``, ``values`` and ``clamped``, or None for each."""
     return (None, None, None, None) if seeds is None else (seeds.indptr, seeds.labels, seeds.values, seeds.clamped)

@@ -17,6 +17,8 @@ from pycurate.errors import InputError
 from pycurate.io.label_files import read_labels
 from pycurate.io.subset import Subset
 from pycurate.io.vote_files import read_votes
+from pycurate.kernels import device as devices
+from pycurate.kernels.device import CudaSupport
 from pycurate.kernels.uid import format_hex
 
 
@@ -229,3 +231,16 @@ def test_other_files_and_methods_are_refused(tmp_path: Path) -> None:
         pycurate.aggregate_labels(tmp_path / "v.npy", tmp_path / "out", method="mean")
     with pytest.raises(InputError, match="columns: only of a Parquet or CSV table"):
         read_votes(tmp_path / "v.npy", ["a"])
+
+
+def test_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, p = problem(20, 3)
+    np.save(tmp_path / "y.npy", labels)
+    np.save(tmp_path / "p.npy", p)
+    arguments = ("issues", tmp_path / "y.npy", tmp_path / "p.npy", "--out", tmp_path / "out")
+    monkeypatch.setattr(devices, "cuda_support", lambda: CudaSupport(True, 0, ()))
+    with pytest.raises(InputError, match="device: a GPU was asked for, but no CUDA driver was found"):
+        run(*arguments, "--device", "cuda")
+    assert not (tmp_path / "out").exists()
+    assert InputError("").exit_code == 2
+    assert run(*arguments, "--device", "auto").exit_code == 0

@@ -16,6 +16,8 @@ from pycurate import Subset, knn_graph, propagate_labels
 from pycurate.cli import app as commands
 from pycurate.errors import InputError
 from pycurate.io.pool import open_pool
+from pycurate.kernels import device as devices
+from pycurate.kernels.device import CudaSupport
 
 ROWS, CLASSES = 300, 3
 
@@ -145,3 +147,13 @@ def test_bad_input_says_what_was_expected(
     given = [a.format(idx=index, graph=tmp_path / "graph", tmp=tmp_path, **places) for a in arguments]
     with pytest.raises(InputError, match=sentence):
         invoke("labels", "propagate", *given, "-o", tmp_path / "out")
+
+
+def test_a_gpu_that_is_not_there(index: Path, uids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = seeds(tmp_path / "s.parquet", uids, list(range(CLASSES)))
+    arguments = ("labels", "propagate", index, "--labels", given, "--out", tmp_path / "out", "--quiet")
+    monkeypatch.setattr(devices, "cuda_support", lambda: CudaSupport(True, 0, ()))
+    with pytest.raises(InputError, match="device: a GPU was asked for, but no CUDA driver was found"):
+        invoke(*arguments, "--device", "cuda")
+    assert not (tmp_path / "out").exists()
+    assert "labels" in invoke(*arguments, "--device", "auto")

@@ -8,6 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pycurate.kernels import confident as kernels
+from pycurate.kernels import device as devices
+from pycurate.kernels.device import cuda_support
 from pycurate.reference import confident as reference
 
 ROWS = [0, 1, 3, 70]
@@ -39,24 +41,24 @@ def assert_same_bits(found: NDArray[Any], expected: NDArray[Any]) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", CLASSES)
 @pytest.mark.parametrize("n", ROWS)
-def test_summary_and_self_equal_the_reference(isa: Any, n: int, k: int, dtype: str) -> None:
+def test_summary_and_self_equal_the_reference(processor: str, n: int, k: int, dtype: str) -> None:
     p, labels = probabilities(n, k, dtype), labels_of(n, k)
     # Bounds that some probabilities equal and some miss by what a narrower float cannot hold.
     bounds = np.random.default_rng(k).choice(p.ravel().astype(np.float64), k) if n else np.full(k, 0.5)
     bounds += np.random.default_rng(k + 1).choice([0.0, 1e-12, -1e-12], k)
     for threads in (1, 3):
-        found = kernels.summarise_rows(p, labels, bounds, threads)
+        found = kernels.summarise_rows(p, labels, bounds, threads, processor)
         expected = reference.summarise_rows(p, labels, bounds)
         for name in expected._fields:
             assert_same_bits(getattr(found, name), getattr(expected, name))
-    assert_same_bits(kernels.self_probabilities(p, labels, 2), reference.self_probabilities(p, labels))
+    assert_same_bits(kernels.self_probabilities(p, labels, 2, processor), reference.self_probabilities(p, labels))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", CLASSES)
-def test_entropies_are_near_the_reference_and_the_same_on_every_instruction_set(isa: Any, k: int, dtype: str) -> None:
+def test_entropies_are_near_the_reference_and_the_same_on_every_engine(processor: str, k: int, dtype: str) -> None:
     p = probabilities(50, k, dtype)
-    found = kernels.entropies(p, 2)
+    found = kernels.entropies(p, 2, processor)
     np.testing.assert_allclose(found, reference.entropies(p), rtol=1e-14, atol=1e-15)
     from pycurate.kernels import Isa, active_isa, set_active_isa
 
@@ -66,33 +68,67 @@ def test_entropies_are_near_the_reference_and_the_same_on_every_instruction_set(
     set_active_isa(before)
 
 
-def test_the_logarithm_over_its_range(isa: Any) -> None:
+def test_the_logarithm_over_its_range(processor: str) -> None:
     random = np.random.default_rng(0)
     p = np.concatenate([2.0 ** random.uniform(-990, 1, 20_000), [2.0**-1000, 1.0, 1 - 2**-53, 0.5, math.sqrt(0.5)]])
-    np.testing.assert_allclose(kernels.entropies(p[:, None], 1), -p * np.log(p), rtol=5e-16, atol=1e-320)
+    np.testing.assert_allclose(kernels.entropies(p[:, None], 1, processor), -p * np.log(p), rtol=5e-16, atol=1e-320)
     nothing = np.array([[0.0], [-0.0], [-1.0], [2.0**-1001], [np.nan]])
-    assert kernels.entropies(nothing, 1).tolist() == [0.0] * 5
+    assert kernels.entropies(nothing, 1, processor).tolist() == [0.0] * 5
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("k", [1, 5, 16, 37])
-def test_a_row_that_is_not_finite_shows_in_its_sum(isa: Any, k: int, bad: float) -> None:
+def test_a_row_that_is_not_finite_shows_in_its_sum(processor: str, k: int, bad: float) -> None:
     p = probabilities(9, k, "float32")
     p[4, k // 2] = bad
-    sums = kernels.summarise_rows(p, np.zeros(9, np.int64), np.full(k, 0.5)).sums
+    sums = kernels.summarise_rows(p, np.zeros(9, np.int64), np.full(k, 0.5), device=processor).sums
     assert np.flatnonzero(~np.isfinite(sums)).tolist() == [4]
 
 
-def test_rows_any_stride_apart(isa: Any) -> None:
+def test_rows_any_stride_apart(processor: str) -> None:
     p = probabilities(40, 33, "float32")
     labels, bounds = labels_of(20, 20), np.full(20, 0.1)
     view = p[::2, 5:25]
     expected = reference.summarise_rows(view, labels, bounds)
-    found = kernels.summarise_rows(view, labels, bounds)
+    found = kernels.summarise_rows(view, labels, bounds, device=processor)
     for name in expected._fields:
         assert_same_bits(getattr(found, name), getattr(expected, name))
     backwards = p[::-1, :20]
+    assert_same_bits(kernels.entropies(backwards, device=processor), kernels.entropies(backwards))
     assert_same_bits(kernels.self_probabilities(backwards, np.zeros(40, np.int64)), p[::-1, 0].astype(np.float64))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [1, 17, 100])
+def test_tensors_on_a_gpu_are_read_where_they_lie(k: int, dtype: str) -> None:
+    if cuda_support().missing:
+        pytest.skip(f"no GPU: {cuda_support().missing}")
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'pycurate[torch]'")
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU: PyTorch sees none")
+    p, labels, bounds = probabilities(300, k, dtype), labels_of(300, k), np.full(k, 0.3)
+    for given, there in ((p, torch.from_numpy(p).cuda()), (p[::3], torch.from_numpy(p).cuda()[::3])):
+        of_rows = labels[: len(given)]
+        found, expected = kernels.summarise_rows(there, of_rows, bounds), kernels.summarise_rows(given, of_rows, bounds)
+        for name in expected._fields:
+            assert_same_bits(getattr(found, name), getattr(expected, name))
+        own = kernels.self_probabilities(there, of_rows)
+        assert_same_bits(own, kernels.self_probabilities(given, of_rows))
+        assert_same_bits(kernels.entropies(there), kernels.entropies(given))
+        assert_same_bits(kernels.on_host(there), np.ascontiguousarray(given))
+    with pytest.raises(ValueError, match="adjacent elements"):
+        kernels.entropies(torch.from_numpy(probabilities(4, 3, dtype)).cuda().T)
+    with pytest.raises(TypeError, match="float16, float32 or float64 on the device"):
+        kernels.entropies(torch.zeros((4, 3), dtype=torch.int32, device="cuda"))
+
+
+def test_auto_leaves_what_lies_in_the_memory_of_the_cpu_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any) -> Any:
+        raise AssertionError("a GPU was asked for")
+
+    monkeypatch.setattr(devices, "device_of", refused)
+    p = probabilities(5, 3, "float32")
+    assert_same_bits(kernels.entropies(p, device="auto"), kernels.entropies(p, device="auto"))
 
 
 def test_class_sums_do_not_depend_on_cuts_and_are_exact() -> None:

@@ -1,7 +1,8 @@
-"""One body for every instruction set: values against the definition, bits against the scalar twin."""
+"""One body for every instruction set and device: values against the definition, bits against the scalar twin."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -21,18 +22,17 @@ from pycurate.kernels.graph import (
     WIDTH_STEP,
     SeedRows,
     SparseRows,
-    cg_product,
-    cg_step,
-    cg_turn,
     is_symmetric,
     sweep_dense,
     sweep_top,
 )
+from pycurate.kernels.sweeps import gpu_of, sweeps_of
 from pycurate.reference import graph as reference
 
 SIZES = [0, 1, 2, 17, 300, BLOCK_ROWS + 1]
 
 
+@functools.cache
 def random_rows(n: int, degree: int, dtype: str = "float32", *, wide: bool = False, seed: int = 0) -> SparseRows:
     """Rows of up to ``degree`` different neighbours, some of none; values are multiples of 1/64."""
     random = np.random.default_rng([n, degree, seed])
@@ -68,6 +68,33 @@ def random_state(n: int, classes: int, dtype: str = "float32", *, seed: int = 3)
     return state
 
 
+def swept(
+    device: str,
+    matrix: SparseRows,
+    seeds: SeedRows | None,
+    state: NDArray[Any],
+    out: NDArray[Any],
+    *,
+    labels: int | None = None,
+    previous: NDArray[Any] | None = None,
+    threads: int | None = None,
+    **factors: float,
+) -> NDArray[np.float64]:
+    """A sweep on a device, over dense values or, with ``labels``, the largest few; ``out`` on the host."""
+    limit = state.shape[1] if labels is None else labels
+    on: Any = sweeps_of(matrix, seeds, labels=limit, gpu=gpu_of(device), threads=threads)
+    there, into = on.values(state), on.values(out)
+    if labels is not None:
+        changes = on.sweep_top(there, into, **factors)
+    else:
+        before = None if previous is None else into if previous is out else on.values(previous)
+        changes = on.sweep_dense(there, into, previous=before, **factors)
+    made = on.read(into)
+    if made is not out:
+        out[...] = made
+    return np.asarray(changes)
+
+
 def with_scalar(function: Any) -> Any:
     before = active_isa()
     set_active_isa(Isa.scalar)
@@ -77,11 +104,11 @@ def with_scalar(function: Any) -> Any:
         set_active_isa(before)
 
 
-@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float64", 1e-14)])
-@pytest.mark.parametrize("classes", [1, 17, 112, 300])
-@pytest.mark.parametrize("n", SIZES)
-def test_a_dense_sweep_equals_the_definition(n: int, classes: int, dtype: str, tolerance: float) -> None:
+@pytest.mark.parametrize(("n", "classes"), [*itertools.product(SIZES, [1, 17, 112, 300]), (3, 2100)])
+def test_a_dense_sweep_equals_the_definition(
+    processor: str, n: int, classes: int, dtype: str, tolerance: float
+) -> None:
     matrix = random_rows(n, 9, dtype, wide=bool(n % 2))
     state, previous = random_state(n, classes, dtype), random_state(n, classes, dtype, seed=4)
     plain = reference.dense_matrix(matrix.indptr, matrix.indices, matrix.values)
@@ -90,7 +117,7 @@ def test_a_dense_sweep_equals_the_definition(n: int, classes: int, dtype: str, t
         clamped = None if seeds.clamped is None else seeds.clamped.astype(bool)
         for before, omega in ((None, 1.0), (previous, 1.25)):
             out = np.full_like(state, np.nan)
-            changes = sweep_dense(matrix, seeds, state, out, alpha=0.75, omega=omega, previous=before, threads=2)
+            changes = swept(processor, matrix, seeds, state, out, alpha=0.75, omega=omega, previous=before, threads=2)
             expected, change = reference.sweep(
                 plain,
                 dense_seeds(seeds, state.shape[1]),
@@ -113,22 +140,20 @@ def test_a_dense_sweep_equals_the_definition(n: int, classes: int, dtype: str, t
             assert again.tobytes() == out.tobytes()
 
 
-@pytest.mark.usefixtures("isa")
-def test_a_sweep_over_what_came_before_it_in_place() -> None:
+def test_a_sweep_over_what_came_before_it_in_place(processor: str) -> None:
     matrix, state, previous = random_rows(500, 9), random_state(500, 20), random_state(500, 20, seed=4)
     out = np.empty_like(state)
     sweep_dense(matrix, None, state, out, alpha=0.9, omega=1.5, previous=previous)
-    sweep_dense(matrix, None, state, previous, alpha=0.9, omega=1.5, previous=previous)
+    swept(processor, matrix, None, state, previous, alpha=0.9, omega=1.5, previous=previous)
     np.testing.assert_array_equal(out, previous)
 
 
-@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_nan_and_infinity_stay_in_their_columns(dtype: str) -> None:
+def test_nan_and_infinity_stay_in_their_columns(processor: str, dtype: str) -> None:
     matrix, state = random_rows(40, 9, dtype), random_state(40, 20, dtype)
     state[3, 2], state[5, 7] = np.nan, np.inf
     out = np.empty_like(state)
-    changes = sweep_dense(matrix, None, state, out, alpha=0.5)
+    changes = swept(processor, matrix, None, state, out, alpha=0.5)
     others = np.delete(np.arange(20), [2, 7])
     assert np.isfinite(out[:, others]).all()
     plain = reference.dense_matrix(matrix.indptr, matrix.indices, matrix.values)
@@ -137,11 +162,10 @@ def test_nan_and_infinity_stay_in_their_columns(dtype: str) -> None:
     assert np.isnan(changes).all()
 
 
-@pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("kept", [1, 3, 8])
+@pytest.mark.parametrize("kept", [1, 3, 8, 40])
 @pytest.mark.parametrize("classes", [1, 7, 2000])
 @pytest.mark.parametrize("n", SIZES)
-def test_a_top_sweep_equals_the_definition(n: int, classes: int, kept: int) -> None:
+def test_a_top_sweep_equals_the_definition(processor: str, n: int, classes: int, kept: int) -> None:
     # Values are multiples of 2^-12 below 16, so that float32 sums are exact and ties are ties.
     matrix, alpha = random_rows(n, 9, wide=bool(n % 2)), 0.5
     plain = reference.dense_matrix(matrix.indptr, matrix.indices, matrix.values)
@@ -150,7 +174,7 @@ def test_a_top_sweep_equals_the_definition(n: int, classes: int, kept: int) -> N
         start = reference.largest(dense_seeds(seeds, classes), kept)
         state = as_labelled(start, kept)
         out = np.empty_like(state)
-        changes = sweep_top(matrix, seeds, state, out, labels=classes, alpha=alpha, threads=2)
+        changes = swept(processor, matrix, seeds, state, out, labels=classes, alpha=alpha, threads=2)
         matrix_here = plain.copy()
         if seeds.clamped is not None:
             matrix_here[seeds.clamped.astype(bool)] = 0
@@ -170,76 +194,125 @@ def as_labelled(values: NDArray[np.float64], kept: int) -> NDArray[np.void]:
     return out
 
 
-@pytest.mark.usefixtures("isa")
-def test_a_top_sweep_gives_the_bits_of_the_scalar_twin() -> None:
-    n, classes = 3000, 40
-    matrix, seeds = random_rows(n, 30), random_seeds(n, classes)
+@pytest.mark.parametrize(("n", "classes", "degree", "kept"), [(3000, 40, 30, 4), (400, 3000, 200, 8)])
+def test_a_top_sweep_gives_the_bits_of_the_scalar_twin(
+    processor: str, n: int, classes: int, degree: int, kept: int
+) -> None:
+    # Of 3,000 classes, neighbours of a row hold several hundred: more than a GPU's table has at a time.
+    matrix, seeds = random_rows(n, degree), random_seeds(n, classes)
     matrix = matrix.scaled(np.full(n, 1 / 7), np.full(n, 1 / 3))
-    states = [as_labelled(dense_seeds(seeds, classes), 4)]
+    start = np.random.default_rng(0).random((n, classes)) if degree > n // 4 else dense_seeds(seeds, classes)
+    states = [as_labelled(start, kept)]
+    sums = []
     for _ in range(4):
         out = np.empty_like(states[-1])
-        sweep_top(matrix, seeds, states[-1], out, labels=classes, alpha=0.9, threads=3)
+        sums.append(swept(processor, matrix, seeds, states[-1], out, labels=classes, alpha=0.9, threads=3))
         states.append(out)
 
     def scalar() -> Any:
         state = states[0]
-        for _ in range(4):
+        for of_sweep in sums:
             out = np.empty_like(state)
-            sweep_top(matrix, seeds, state, out, labels=classes, alpha=0.9, threads=1)
+            changes = sweep_top(matrix, seeds, state, out, labels=classes, alpha=0.9, threads=1)
+            np.testing.assert_array_equal(of_sweep, changes)
             state = out
         return state
 
     assert with_scalar(scalar).tobytes() == states[-1].tobytes()
 
 
-@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("classes", [5, 33, 100])
+@pytest.mark.parametrize("wide", [False, True])
+def test_rows_of_many_edges(processor: str, wide: bool, classes: int, dtype: str) -> None:
+    # More than 512, and not a multiple of what is read at a time; 1,029 are a tile of 16 columns and some.
+    random = np.random.default_rng(0)
+    n, degrees = 1500, np.full(1500, 3)
+    degrees[[0, 700, 701, 1499]] = [513, 1029, 1500, 640]
+    picked = [np.sort(random.choice(n, count, replace=False)) for count in degrees]
+    indptr = np.concatenate([[0], np.cumsum(degrees)]).astype(np.uint64)
+    indices = np.concatenate(picked).astype(np.uint64 if wide else np.uint32)
+    matrix = SparseRows.whole(indptr, indices, random.random(len(indices)).astype(dtype))
+    seeds, state = random_seeds(n, classes, dtype, clamp=True), random_state(n, classes, dtype)
+    out, again = np.empty_like(state), np.empty_like(state)
+    changes = swept(processor, matrix, seeds, state, out, alpha=0.9, threads=2)
+
+    def scalar() -> Any:
+        return sweep_dense(matrix, seeds, state, again, alpha=0.9)
+
+    np.testing.assert_array_equal(with_scalar(scalar), changes)
+    assert out.tobytes() == again.tobytes()
+    if dtype == "float32":
+        on: Any = sweeps_of(matrix, None, labels=state.shape[1], gpu=gpu_of(processor))
+        here: Any = sweeps_of(matrix, None, labels=state.shape[1])
+        product = on.room(np.empty_like(state))
+        np.testing.assert_array_equal(
+            on.cg_product(on.values(state), product, 0.9), with_scalar(lambda: here.cg_product(state, again, 0.9))
+        )
+        assert on.read(product).tobytes() == again.tobytes()
+
+
 @pytest.mark.parametrize("parts", [2, 3])
-def test_parts_of_the_rows_give_what_all_give(parts: int) -> None:
+def test_parts_of_the_rows_give_what_all_give(processor: str, parts: int) -> None:
     n, classes = 3 * BLOCK_ROWS + 17, 21
     matrix, seeds, state = random_rows(n, 7), random_seeds(n, classes, clamp=True), random_state(n, classes)
-    whole, pieces = np.empty_like(state), np.empty_like(state)
+    whole, pieces, gpu = np.empty_like(state), np.empty_like(state), gpu_of(processor)
     expected = sweep_dense(matrix, seeds, state, whole, alpha=0.9)
     bounds = [BLOCK_ROWS * p for p in range(parts)] + [n]
     changes = []
     for first, last in itertools.pairwise(bounds):
         edges = slice(int(matrix.indptr[first]), int(matrix.indptr[last]))
         part = SparseRows(matrix.indptr[first : last + 1], matrix.indices[edges], matrix.values[edges], first)
-        out = np.empty((last - first, state.shape[1]), np.float32)
-        changes.append(sweep_dense(part, seeds.part(first, last), state, out, alpha=0.9, threads=2))
-        pieces[first:last] = out
+        on: Any = sweeps_of(part, seeds.part(first, last), labels=state.shape[1], gpu=gpu, threads=2)
+        out = on.room(np.empty_like(state if gpu is not None else state[first:last]))
+        changes.append(on.sweep_dense(on.values(state), out, alpha=0.9))
+        pieces[first:last] = on.read(out)
     np.testing.assert_array_equal(whole, pieces)
     np.testing.assert_array_equal(np.concatenate(changes), expected)
 
 
-@pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("n", [1, 2, 40, BLOCK_ROWS + 100])
-def test_conjugate_gradients_equal_the_definition(n: int) -> None:
+@pytest.mark.parametrize("clamp", [False, True])
+@pytest.mark.parametrize(
+    ("n", "classes"), [(0, 20), (1, 20), (2, 300), (40, 3000), (BLOCK_ROWS + 100, 20), (1100, 240)]
+)
+def test_conjugate_gradients_equal_the_definition(processor: str, n: int, classes: int, clamp: bool) -> None:
     made = random_rows(n, 9).without_loops(both_ways=True)
     plain = reference.normalized(reference.dense_matrix(made.indptr, made.indices, made.values))
     degrees = np.zeros(n)
     made.add_column_sums(degrees)
     scale = 1 / np.sqrt(np.where(degrees > 0, degrees, 1))
     matrix = made.scaled(scale, scale)
-    right = random_state(n, 20)
+    right, seeds = random_state(n, classes), random_seeds(n, classes, clamp=clamp)
+    if seeds.clamped is not None:
+        right[seeds.clamped.astype(bool)] = 0
 
-    def solve(threads: int) -> NDArray[np.float32]:
-        x, residual, direction, product = np.zeros_like(right), right.copy(), right.copy(), np.empty_like(right)
+    def solve(device: str, threads: int) -> tuple[NDArray[np.float32], list[Any]]:
+        on: Any = sweeps_of(matrix, seeds, labels=right.shape[1], gpu=gpu_of(device), threads=threads)
+        x, residual, direction = on.values(np.zeros_like(right)), on.values(right.copy()), on.values(right.copy())
+        product = on.room(np.empty_like(right))
         none = np.zeros(right.shape[1], np.float32)
-        square, _ = cg_step(x, residual, direction, direction, none, threads)
+        square, _ = on.cg_step(x, residual, direction, direction, none)
+        told: list[Any] = []
         for _ in range(8):
-            dots = cg_product(matrix, None, direction, product, 0.9, threads)
+            dots = on.cg_product(direction, product, 0.9)
             step = np.where(square > 0, square / np.where(dots > 0, dots, 1), 0).astype(np.float32)
             last = square
-            square, changes = cg_step(x, residual, direction, product, step, threads)
-            np.testing.assert_allclose(changes.sum(), np.abs(residual).sum(dtype=np.float64), rtol=1e-5, atol=1e-20)
+            square, changes = on.cg_step(x, residual, direction, product, step)
+            left = on.read(residual)
+            np.testing.assert_allclose(changes.sum(), np.abs(left).sum(dtype=np.float64), rtol=1e-5, atol=1e-20)
             ratio = np.where(last > 0, square / np.where(last > 0, last, 1), 0).astype(np.float32)
-            cg_turn(residual, ratio, direction, threads)
-        return x
+            on.cg_turn(residual, ratio, direction)
+            told += [dots, square, changes]
+        return on.read(x), told
 
-    found = solve(2)
-    expected = reference.conjugate_gradients(plain, right.astype(np.float64), 0.9, 8)
-    np.testing.assert_allclose(found, expected, atol=1e-4)  # eight steps of float32
-    assert with_scalar(lambda: solve(1)).tobytes() == found.tobytes()
+    found, told = solve(processor, 2)
+    if seeds.clamped is None:
+        expected = reference.conjugate_gradients(plain, right.astype(np.float64), 0.9, 8)
+        np.testing.assert_allclose(found, expected, atol=1e-4)  # eight steps of float32
+    exact, exactly_told = with_scalar(lambda: solve("cpu", 1))
+    assert exact.tobytes() == found.tobytes()
+    for numbers, exact_numbers in zip(told, exactly_told, strict=True):
+        np.testing.assert_array_equal(numbers, exact_numbers)
 
 
 @pytest.mark.parametrize("wide", [False, True])

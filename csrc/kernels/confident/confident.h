@@ -50,6 +50,10 @@ const Kernels& active_kernels() noexcept;
 
 using Poll = std::function<bool()>;
 
+/// The least number that float32 or float16 rows can hold, as float32, and that is not below `bound`. A
+/// float16 is a float32, so that the next float32 up lets through the same of them.
+float not_below(double bound) noexcept;
+
 /// `bounds` are float64; for narrower rows the kernels compare with the next number up that a row can hold,
 /// which lets through the same p. False when `poll` ended it.
 bool summarise(Element element, const Rows& rows, const double* bounds, const Summary& out,

@@ -36,14 +36,6 @@ Rows part(const Rows& rows, std::size_t begin, std::size_t end) noexcept {
             rows.labels == nullptr ? nullptr : rows.labels + begin};
 }
 
-/// The least number that float32 or float16 rows can hold, as float32, and that is not below `bound`. A
-/// float16 is a float32, so that the next float32 up lets through the same of them.
-float not_below(double bound) noexcept {
-    const float near = static_cast<float>(bound);
-    return static_cast<double>(near) < bound ? std::nextafter(near, std::numeric_limits<float>::infinity())
-                                             : near;
-}
-
 template <class Call>
 bool over_rows(Element element, const Rows& rows, std::size_t threads, const Poll& poll, const Call& call) {
     const std::size_t step = std::max<std::size_t>(1, task_bytes / (rows.k * size_of(element)));
@@ -65,6 +57,12 @@ void read_self(const Rows& rows, std::size_t begin, std::size_t end, double* out
 }
 
 }  // namespace
+
+float not_below(double bound) noexcept {
+    const float near = static_cast<float>(bound);
+    return static_cast<double>(near) < bound ? std::nextafter(near, std::numeric_limits<float>::infinity())
+                                             : near;
+}
 
 bool summarise(Element element, const Rows& rows, const double* bounds, const Summary& out,
                std::size_t threads, const Poll& poll) {

@@ -5,6 +5,7 @@
 // A vector type provides Value, Vector, lanes, zero, set(x), load, store, add, subtract, multiply,
 // multiply_add(x, y, sum) rounded once, add_sizes(x, sums): |x[l]| added to lanes float64, and
 // add_products(x, y, sums) likewise, exact in float64 before the sum for float, fused for double.
+#include "kernels/graph/labelled.h"
 #include "kernels/graph/sweeps.h"
 
 namespace pycurate::graph {
@@ -162,39 +163,6 @@ void scatter(const Index* indices, std::size_t first, std::size_t last, std::siz
             sum = __builtin_fmaf(weight, held[k].value, sum);
         }
     }
-}
-
-/// Put in its place what belongs among the `kept` largest.
-inline void insert(Labelled* out, std::size_t kept, Labelled item) noexcept {
-    const auto before = [](Labelled a, Labelled b) {
-        return a.value > b.value || (a.value == b.value && a.label < b.label);
-    };
-    if (!(item.value > 0.0f) || !before(item, out[kept - 1])) return;
-    std::size_t place = kept - 1;
-    for (; place > 0 && before(item, out[place - 1]); --place) out[place] = out[place - 1];
-    out[place] = item;
-}
-
-inline double distance(float a, float b) noexcept {
-    const double difference = static_cast<double>(a) - static_cast<double>(b);
-    return difference < 0 ? -difference : difference;
-}
-
-/// Sum of |new - old| over the labels of both.
-inline double change_of(const Labelled* now, const Labelled* before, std::size_t kept) noexcept {
-    double change = 0;
-    for (std::size_t i = 0; i < kept && now[i].label != no_label; ++i) {
-        float old = 0;
-        for (std::size_t j = 0; j < kept; ++j)
-            if (before[j].label == now[i].label) old = before[j].value;
-        change += distance(now[i].value, old);
-    }
-    for (std::size_t j = 0; j < kept && before[j].label != no_label; ++j) {
-        bool gone = true;
-        for (std::size_t i = 0; i < kept; ++i) gone &= now[i].label != before[j].label;
-        if (gone) change += distance(before[j].value, 0.0f);
-    }
-    return change;
 }
 
 template <class Sums>

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pycurate.errors import InputError
 from pycurate.kernels.confident import ClassSums, self_probabilities, summarise_rows
+from pycurate.kernels.device import device_of
 from pycurate.ops.labels.joint import calibrated, square
 from pycurate.ops.labels.probabilities import (
     PredProbs,
@@ -75,7 +76,7 @@ def class_thresholds(blocks: ProbabilityBlocks, threads: int | None = None) -> N
     sums = ClassSums(blocks.num_classes)
     for first, block in blocks:
         labels = blocks.labels[first : first + len(block)]
-        own = self_probabilities(block, labels, threads)
+        own = self_probabilities(block, labels, threads, blocks.device)
         wrong = ~np.isfinite(own) & (labels >= 0)
         if wrong.any():
             row = first + int(np.argmax(wrong))
@@ -111,7 +112,7 @@ def scan_rows(blocks: ProbabilityBlocks, thresholds: Any, threads: int | None = 
     for first, block in blocks:
         part = slice(first, first + len(block))
         labels = blocks.labels[part]
-        rows = summarise_rows(block, labels, np.ascontiguousarray(limits), threads)
+        rows = summarise_rows(block, labels, np.ascontiguousarray(limits), threads, blocks.device)
         checks.add(first, rows)
         scan.self_probability[part], scan.largest_other[part] = rows.self_probability, rows.largest_other
         scan.predicted[part], scan.guess[part] = rows.predicted, rows.guess
@@ -129,7 +130,12 @@ def scan_rows(blocks: ProbabilityBlocks, thresholds: Any, threads: int | None = 
 
 
 def get_confident_thresholds(
-    labels: Any, pred_probs: PredProbs, multi_label: bool = False, *, threads: int | None = None
+    labels: Any,
+    pred_probs: PredProbs,
+    multi_label: bool = False,
+    *,
+    threads: int | None = None,
+    device: str | None = None,
 ) -> NDArray[np.float64]:
     """The probability from which on a row counts as confidently of a class: the mean of those labelled so.
 
@@ -143,6 +149,9 @@ def get_confident_thresholds(
         Rows may have several classes or none.
     threads
         None: every processor.
+    device
+        Where the passes run: None, where the probabilities lie; ``"cpu"``, ``"cuda"``, ``"cuda:1"``; ``"auto"`` is
+        None. Probabilities of the CPU's memory go to a GPU a piece at a time.
 
     Returns
     -------
@@ -151,8 +160,9 @@ def get_confident_thresholds(
     if multi_label:
         import pycurate.ops.labels.multilabel as multilabel
 
+        require_cpu(device)
         return multilabel.confident_thresholds(labels, pred_probs, threads=threads)
-    return class_thresholds(probability_blocks(pred_probs, labels), threads)
+    return class_thresholds(probability_blocks(pred_probs, labels, device=device), threads)
 
 
 def compute_confident_joint(
@@ -164,6 +174,7 @@ def compute_confident_joint(
     multi_label: bool = False,
     return_indices_of_off_diagonals: bool = False,
     threads: int | None = None,
+    device: str | None = None,
 ) -> Any:
     """Rows counted by given label and confident class.
 
@@ -172,7 +183,7 @@ def compute_confident_joint(
 
     Parameters
     ----------
-    labels, pred_probs, multi_label, threads
+    labels, pred_probs, multi_label, threads, device
         As in `get_confident_thresholds`.
     thresholds
         (K,) other thresholds. None: `get_confident_thresholds`.
@@ -188,14 +199,21 @@ def compute_confident_joint(
     if multi_label:
         import pycurate.ops.labels.multilabel as multilabel
 
+        require_cpu(device)
         joints, rows = multilabel.confident_joints(
             labels, pred_probs, thresholds=thresholds, calibrate=calibrate, threads=threads
         )
         return (joints, rows) if return_indices_of_off_diagonals else joints
-    blocks = probability_blocks(pred_probs, labels)
+    blocks = probability_blocks(pred_probs, labels, device=device)
     scan = scan_rows(blocks, class_thresholds(blocks, threads) if thresholds is None else thresholds, threads)
     joint = np.ascontiguousarray(calibrated(scan.joint, class_counts(blocks)) if calibrate else scan.joint)
     return (joint, np.flatnonzero(scan.off_diagonal)) if return_indices_of_off_diagonals else joint
+
+
+def require_cpu(device: str | None) -> None:
+    """Refuse a GPU for what only the CPU does."""
+    if device_of(device) is not None and device != "auto":
+        raise InputError("device: with multi_label=True the passes run on the CPU; pass device='cpu'")
 
 
 def class_counts(blocks: ProbabilityBlocks) -> NDArray[np.int64]:
@@ -260,12 +278,13 @@ def num_label_issues(
     estimation_method: EstimationMethod = "off_diagonal",
     multi_label: bool = False,
     threads: int | None = None,
+    device: str | None = None,
 ) -> int:
     """How many rows are labelled wrongly.
 
     Parameters
     ----------
-    labels, pred_probs, multi_label, threads
+    labels, pred_probs, multi_label, threads, device
         As in `get_confident_thresholds`.
     estimation_method
         ``off_diagonal``: rows counted off the joint's diagonal whose label is not the prediction.
@@ -285,19 +304,20 @@ def num_label_issues(
     if multi_label:
         import pycurate.ops.labels.multilabel as multilabel
 
+        require_cpu(device)
         found = multilabel.find_label_issues(
             labels, pred_probs, filter_by="confident_learning", confident_joint=confident_joint, threads=threads
         )
         return int(found.sum())
     if estimation_method == "off_diagonal":
-        blocks = probability_blocks(pred_probs, labels)
+        blocks = probability_blocks(pred_probs, labels, device=device)
         scan = scan_rows(blocks, class_thresholds(blocks, threads), threads)
         return count_of_issues(scan)
     if estimation_method == "off_diagonal_custom" and confident_joint is None:
         raise InputError("confident_joint: expected a joint with estimation_method='off_diagonal_custom', got None")
     custom = confident_joint
     if custom is None:
-        custom = compute_confident_joint(labels, pred_probs, threads=threads)
+        custom = compute_confident_joint(labels, pred_probs, threads=threads, device=device)
     joint = estimate_joint(labels, None, confident_joint=custom)
     return int(np.rint((1.0 - joint.trace()) * len(labels)))
 

@@ -14,6 +14,7 @@ from pycurate.errors import InputError
 from pycurate.index.graph import KnnGraph
 from pycurate.index.graph_build import knn_graph
 from pycurate.kernels.fused_similarity import nearest
+from pycurate.kernels.sweeps import gpu_of
 from pycurate.ops.labels.propagation import checked_seeds, solve
 from pycurate.ops.labels.propagation_matrix import edge_weights, graph_of
 from pycurate.ops.labels.propagation_settings import Solver, Weight, settings_of
@@ -45,6 +46,9 @@ class KnnLabelSpreading:
         symmetrize=True, alpha=0.9, solver="chebyshev".
     threads
         Default: every processor this process may run on.
+    device
+        Where sweeps run and nearest rows are found: ``"cpu"``, also None; ``"cuda"``, ``"cuda:1"`` or ``"auto"``, a GPU
+        where one can be used.
 
     Attributes
     ----------
@@ -77,6 +81,7 @@ class KnnLabelSpreading:
         balance: Literal["none", "seeds"] = "none",
         solver: Solver = "power",
         threads: int | None = None,
+        device: str | None = None,
     ) -> None:
         self.n_neighbors = n_neighbors
         self.alpha = alpha
@@ -88,6 +93,7 @@ class KnnLabelSpreading:
         self.balance = balance
         self.solver = solver
         self.threads = threads
+        self.device = device
 
     def fit(self, X: Any, y: Any) -> Self:
         """Spread the labels of ``y`` over all rows.
@@ -100,6 +106,7 @@ class KnnLabelSpreading:
         y
             (n,) labels, -1 for a row without one; numbers, or an object array of names and -1.
         """
+        gpu = gpu_of(self.device)
         graph, rows = self._graph(X)
         given = np.asarray(y)
         if given.shape != (len(graph),):
@@ -127,7 +134,7 @@ class KnnLabelSpreading:
             raise InputError(f"balance: expected 'none' or 'seeds', got {self.balance!r}")
         seeds = checked_seeds(labels, len(graph), None, False, settings)
         below = float(np.nextafter(self.tol, -1))  # scikit-learn asks for less than tol
-        solved = solve(graph, Problem.of(settings, seeds), limit=below, threads=self.threads)
+        solved = solve(graph, Problem.of(settings, seeds), limit=below, threads=self.threads, gpu=gpu)
         if not solved.converged:
             warnings.warn(
                 f"max_iter={self.max_iter} sweeps ended with a change not below tol={self.tol}; raise one of them",
@@ -240,7 +247,9 @@ class KnnLabelSpreading:
         rows = _rows(x)
         if rows.shape[1] != self.X_.shape[1]:
             raise InputError(f"X: expected {self.X_.shape[1]} columns as in the fit, got {rows.shape[1]}")
-        near = nearest(rows, min(self.n_neighbors, len(self.X_)), self.X_, self.metric, threads=self.threads)
+        near = nearest(
+            rows, min(self.n_neighbors, len(self.X_)), self.X_, self.metric, threads=self.threads, device=self.device
+        )
         there = near.indices >= 0
         indptr = np.concatenate([np.zeros(1, np.uint64), np.cumsum(there.sum(axis=1), dtype=np.uint64)])
         return indptr, near.indices[there], near.similarities[there]

@@ -19,6 +19,7 @@ from pycurate.ops.labels.confident_learning import (
     class_counts,
     class_thresholds,
     count_of_issues,
+    require_cpu,
     scan_rows,
 )
 from pycurate.ops.labels.joint import calibrated, round_preserving_row_totals, square
@@ -63,6 +64,7 @@ def find_label_issues(
     n_jobs: int | None = None,
     verbose: bool = False,
     multi_label: bool = False,
+    device: str | None = None,
 ) -> NDArray[Any]:
     """Rows whose label is likely wrong.
 
@@ -71,11 +73,9 @@ def find_label_issues(
     labels
         (n,) given class ids from 0 to K - 1; with ``multi_label`` a list of lists of them.
     pred_probs
-        Out-of-sample probabilities (n, K), see `PredProbs`; read two or, with the pruning filters, three times.
-    return_indices_ranked_by
-        None: a mask. A score: the rows found, lowest score first.
-    rank_by_kwargs
-        ``{"adjust_pred_probs": True}``, see `get_label_quality_scores`.
+        Out-of-sample probabilities (n, K), see `PredProbs`; read two or three times.
+    return_indices_ranked_by, rank_by_kwargs
+        None: a mask. A score: the rows found, lowest first; its options, see `get_label_quality_scores`.
     filter_by
         ``prune_by_noise_rate``: of the rows labelled k, as many as the calibrated joint counts in (k, j), those of
         largest p[j] - p[k], for each j. ``prune_by_class``: of the rows labelled k, as many as it counts off the
@@ -91,12 +91,12 @@ def find_label_issues(
         Of the pruning filters: rows of each class that must be left.
     confident_joint
         (K, K) given by true, in place of the one computed; not used by ``confident_learning``.
-    n_jobs
-        Threads. None: every processor.
-    verbose
-        Print how many were found.
+    n_jobs, verbose
+        Threads, None for all; print how many were found.
     multi_label
         Rows may have several classes or none: `pycurate.ops.labels.multilabel.find_label_issues`.
+    device
+        As in `get_confident_thresholds`. Pruning filters pick rows on the CPU: what lies on a GPU is copied.
 
     Returns
     -------
@@ -110,6 +110,7 @@ def find_label_issues(
     if multi_label:
         import pycurate.ops.labels.multilabel as multilabel
 
+        require_cpu(device)
         return multilabel.find_label_issues(
             labels, pred_probs, return_indices_ranked_by=return_indices_ranked_by, rank_by_kwargs=rank_by_kwargs,
             filter_by=filter_by, frac_noise=frac_noise, num_to_remove_per_class=num_to_remove_per_class,
@@ -118,7 +119,7 @@ def find_label_issues(
     check_filter(filter_by, frac_noise, num_to_remove_per_class, confident_joint)
     if return_indices_ranked_by is not None:
         check_method(return_indices_ranked_by, bool((rank_by_kwargs or {}).get("adjust_pred_probs")))
-    blocks = probability_blocks(pred_probs, labels)
+    blocks = probability_blocks(pred_probs, labels, device=device)
     thresholds, scan = scan_for_filter(blocks, filter_by, confident_joint, n_jobs)
     mask = issue_mask(
         blocks, scan, filter_by, confident_joint=confident_joint, frac_noise=frac_noise,
@@ -202,14 +203,20 @@ def issue_mask(
 
 
 def find_predicted_neq_given(
-    labels: Any, pred_probs: PredProbs, *, multi_label: bool = False, threads: int | None = None
+    labels: Any,
+    pred_probs: PredProbs,
+    *,
+    multi_label: bool = False,
+    threads: int | None = None,
+    device: str | None = None,
 ) -> NDArray[np.bool_]:
     """(n,) rows whose class of largest probability is not their label; of equal ones the lower class counts."""
     if multi_label:
         import pycurate.ops.labels.multilabel as multilabel
 
+        require_cpu(device)
         return multilabel.predicted_neq_given(labels, pred_probs, threads=threads)
-    blocks = probability_blocks(pred_probs, labels)
+    blocks = probability_blocks(pred_probs, labels, device=device)
     return np.asarray(scan_rows(blocks, np.inf, threads).predicted != blocks.labels)
 
 

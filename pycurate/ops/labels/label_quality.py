@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.errors import InputError
-from pycurate.kernels.confident import entropies, summarise_rows
+from pycurate.kernels.confident import entropies, on_host, summarise_rows
 from pycurate.ops.labels.confident_learning import RowScan, class_thresholds
 from pycurate.ops.labels.probabilities import PredProbs, ProbabilityBlocks, RowChecks, probability_blocks
 
@@ -28,6 +28,7 @@ def get_label_quality_scores(
     method: ScoreMethod = "self_confidence",
     adjust_pred_probs: bool = False,
     threads: int | None = None,
+    device: str | None = None,
 ) -> NDArray[np.float64]:
     """(n,) float64 from 0 to 1, low where the label is likely wrong.
 
@@ -44,8 +45,10 @@ def get_label_quality_scores(
         Subtract the classes' mean self-confidence first, shift and divide to rows of sum 1; not with entropy.
     threads
         None: every processor.
+    device
+        As in `pycurate.ops.labels.confident_learning.get_confident_thresholds`.
     """
-    blocks = probability_blocks(pred_probs, labels)
+    blocks = probability_blocks(pred_probs, labels, device=device)
     return quality_scores(blocks, method, adjust_pred_probs=adjust_pred_probs, threads=threads)
 
 
@@ -71,14 +74,18 @@ def quality_scores(
             chosen = rows[first : first + len(block)]
             if not chosen.any():
                 continue
-            block, labels = block[chosen], labels[chosen]
-        found = summarise_rows(block, labels, no_bounds, threads)
+            block, labels = on_host(block)[chosen], labels[chosen]
+        found = summarise_rows(block, labels, no_bounds, threads, blocks.device)
         if rows is None:
             checks.add(first, found)
         if adjust_pred_probs and thresholds is not None:
-            found = summarise_rows(_adjusted(block, thresholds), labels, no_bounds, threads)
+            found = summarise_rows(_adjusted(on_host(block), thresholds), labels, no_bounds, threads)
         if method == "confidence_weighted_entropy":
-            scores.append(_weighted_entropies(found.self_probability, entropies(block, threads), blocks.num_classes))
+            scores.append(
+                _weighted_entropies(
+                    found.self_probability, entropies(block, threads, blocks.device), blocks.num_classes
+                )
+            )
         elif method == "normalized_margin":
             scores.append(normalized_margins(found.self_probability, found.largest_other))
         else:
@@ -133,9 +140,10 @@ def order_label_issues(
     rank_by: ScoreMethod = "self_confidence",
     rank_by_kwargs: dict[str, Any] | None = None,
     threads: int | None = None,
+    device: str | None = None,
 ) -> NDArray[np.int64]:
     """The rows that the mask (n,) marks, those of lowest score first."""
-    blocks = probability_blocks(pred_probs, labels)
+    blocks = probability_blocks(pred_probs, labels, device=device)
     mask = np.asarray(label_issues_mask)
     if mask.shape != blocks.labels.shape or mask.dtype != np.bool_:
         raise InputError(

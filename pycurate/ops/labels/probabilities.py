@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pycurate.errors import InputError
 from pycurate.kernels.arrays import kind
 from pycurate.kernels.confident import RowSummary
+from pycurate.kernels.device import device_of, lies_on_gpu
 
 DTYPES = ("float16", "float32", "float64")
 
@@ -23,6 +24,7 @@ SUM_WARNING, SUM_ERROR = 1e-3, 5e-2
 """The same for the sum of a row and 1. A row of float16, each rounded by 2^-12 of itself, is within 3e-4."""
 
 _BLOCK_BYTES = 16 << 20
+_GPU_BLOCK_BYTES = 1 << 30  # of a tensor there, which is read in a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class TopProbabilities:
 PredProbs: TypeAlias = "NDArray[Any] | TopProbabilities | Sequence[NDArray[Any]] | Callable[[], Iterable[NDArray[Any]]]"
 """(n, K) float16, float32 or float64, a memory map included; or the same as a list of shards of consecutive rows; or a
 function that returns an iterator over such shards, called once for each pass and once to see K; or `TopProbabilities`.
+An array, or each shard, may be a tensor in the memory of a GPU (PyTorch, CuPy), where it is then read.
 """
 
 
@@ -81,13 +84,14 @@ class ProbabilityBlocks:
 
     ``labels`` (n,) int64, negative for rows that take no part. Iterating yields (first row, block): (rows, K) in an
     element type of `DTYPES` with adjacent elements. Shards are cut to 16 MB; only where columns are not adjacent they
-    are copied, one block at a time.
+    are copied, one block at a time. Tensors on a GPU stay there, in blocks of 1 GB. ``device`` is where passes run.
     """
 
     pred_probs: PredProbs
     labels: NDArray[np.int64]
     num_classes: int
     bytes_at_once: int = _BLOCK_BYTES
+    device: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -100,10 +104,12 @@ class ProbabilityBlocks:
             values = _checked(shard, self.num_classes)
             if row + len(values) > len(self.labels):
                 raise InputError(f"pred_probs: expected {len(self.labels)} rows, one for each label, got more")
-            step = max(1, self.bytes_at_once // (values.itemsize * values.shape[1]))
+            there = lies_on_gpu(values)
+            at_once = max(self.bytes_at_once, _GPU_BLOCK_BYTES) if there else self.bytes_at_once
+            step = max(1, at_once // (values.itemsize * values.shape[1]))
             for begin in range(0, len(values), step):
                 block = values[begin : begin + step]
-                if block.shape[1] > 1 and block.strides[1] != block.itemsize:
+                if not there and block.shape[1] > 1 and block.strides[1] != block.itemsize:
                     block = np.ascontiguousarray(block)
                 yield row, block
                 row += len(block)
@@ -111,14 +117,18 @@ class ProbabilityBlocks:
             raise InputError(f"pred_probs: expected {len(self.labels)} rows, one for each label, got {row}")
 
 
-def probability_blocks(pred_probs: PredProbs, labels: Any, *, unlabelled: bool = False) -> ProbabilityBlocks:
+def probability_blocks(
+    pred_probs: PredProbs, labels: Any, *, unlabelled: bool = False, device: str | None = None
+) -> ProbabilityBlocks:
     """The blocks of ``pred_probs`` and ``labels`` that go with them.
 
     Raises
     ------
     InputError
-        Wrong dtype, shape or length, or a label is not a class; names the argument and the row.
+        Wrong dtype, shape or length, or a label is not a class, names the argument and the row; or there is no such
+        device.
     """
+    device_of(device, pred_probs if lies_on_gpu(pred_probs) else None)
     num_classes = _num_classes(pred_probs)
     if num_classes < 1:
         raise InputError("pred_probs: expected at least one class, a column, got none")
@@ -126,7 +136,7 @@ def probability_blocks(pred_probs: PredProbs, labels: Any, *, unlabelled: bool =
     rows = _known_rows(pred_probs)
     if rows is not None and rows != len(checked):
         raise InputError(f"pred_probs and labels: expected the same length, got {rows} rows and {len(checked)} labels")
-    return ProbabilityBlocks(pred_probs, checked, num_classes)
+    return ProbabilityBlocks(pred_probs, checked, num_classes, device=device)
 
 
 def labels_of(labels: Any, num_classes: int, *, unlabelled: bool = False) -> NDArray[np.int64]:
@@ -269,8 +279,9 @@ def _dense(top: TopProbabilities, labels: NDArray[np.int64]) -> Iterator[NDArray
 
 
 def _array(pred_probs: Any) -> NDArray[Any]:
-    if isinstance(pred_probs, np.ndarray):
-        return pred_probs
+    if isinstance(pred_probs, np.ndarray) or lies_on_gpu(pred_probs):
+        array: NDArray[Any] = pred_probs
+        return array
     if hasattr(pred_probs, "__dlpack__"):
         return np.from_dlpack(pred_probs)
     raise InputError(
@@ -287,7 +298,8 @@ def _two_dimensional(values: Any) -> NDArray[Any]:
 
 def _checked(shard: Any, num_classes: int) -> NDArray[Any]:
     array = _two_dimensional(shard)
-    if array.dtype.name not in DTYPES or not array.dtype.isnative:
+    dtype = str(array.dtype).removeprefix("torch.")  # of a tensor
+    if dtype not in DTYPES:
         raise InputError(
             f"pred_probs: expected float16, float32 or float64, got dtype {array.dtype}; convert it on purpose"
         )

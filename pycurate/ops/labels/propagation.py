@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pycurate.errors import InputError, MemoryCapError
 from pycurate.index.graph import KnnGraph
 from pycurate.kernels.graph import LABELLED
+from pycurate.kernels.sweeps import Place
 from pycurate.ops.labels.propagation_matrix import propagation_matrix
 from pycurate.ops.labels.propagation_result import Propagation, finished_rows
 from pycurate.ops.labels.propagation_seeds import LabelSeeds, seeds_of
@@ -47,6 +48,7 @@ def propagate(
     prior: NDArray[np.float64] | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    gpu: Place = None,
     progress: Told = None,
 ) -> Propagation:
     """Labels of all rows of a graph; see `pycurate.propagate_labels`, whose arguments were checked."""
@@ -57,7 +59,7 @@ def propagate(
             f"memory_bytes: {-(-needed // _MIB):,} MiB are needed, {memory_bytes // _MIB:,} allowed; give more, keep "
             "only the largest values of each row (top=4), or give a folder to work in (out=)"
         )
-    solved = solve(graph, problem, threads=threads, progress=progress)
+    solved = solve(graph, problem, threads=threads, gpu=gpu, progress=progress)
     return _handed_out(problem, solved, prior)
 
 
@@ -67,13 +69,15 @@ def solve(
     *,
     limit: float | None = None,
     threads: int | None = None,
+    gpu: Place = None,
     progress: Told = None,
 ) -> Solved:
-    """The last state, before it is normalised; ``limit`` is the change that ends the sweeps, not relative."""
+    """The last state, before it is normalised; ``limit`` is the change that ends the sweeps, not relative; ``gpu`` is
+    where they run."""
     matrix = propagation_matrix(graph, problem.settings, threads)
     if problem.settings.solver == "cg" and problem.settings.method != "vote":
-        return conjugate_gradients(problem, matrix, threads, progress)
-    states = MemoryStates(problem, matrix.rows, threads)
+        return conjugate_gradients(problem, matrix, threads, progress, gpu)
+    states = MemoryStates(problem, matrix.rows, threads, gpu)
     converged = run_sweeps(problem, states, problem.limit if limit is None else limit, progress)
     return Solved(states.state, states.changes, converged, matrix.loops)
 
@@ -85,8 +89,9 @@ def memory_needed(graph: KnnGraph, problem: Problem) -> int:
     edge_bytes = graph.indices.itemsize + 4
     # given with weights, both directions before and after they are added, scaled values
     matrix = edge_bytes * (graph.edges + edges) + edges * (edge_bytes + (8 if settings.dtype == "float64" else 4))
-    row = 8 * settings.top if settings.top is not None else problem.width * np.dtype(settings.dtype).itemsize
-    states = n * row * (5 if settings.solver == "cg" else 3)  # 4 of conjugate gradients or 2, and what is handed out
+    states = (
+        n * problem.row_bytes * (5 if settings.solver == "cg" else 3)
+    )  # 4 of conjugate gradients or 2, and what is handed out
     return int(matrix + states + 64 * n + (128 << 20))
 
 

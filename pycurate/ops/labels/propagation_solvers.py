@@ -16,12 +16,9 @@ from pycurate.kernels.graph import (
     WIDTH_STEP,
     SeedRows,
     SparseRows,
-    cg_product,
-    cg_step,
-    cg_turn,
     sweep_dense,
-    sweep_top,
 )
+from pycurate.kernels.sweeps import Place, Sweeps, device_bytes, require_gpu_bytes, sweeps_of
 from pycurate.ops.labels.propagation_matrix import PropagationMatrix, root_scale
 from pycurate.ops.labels.propagation_seeds import LabelSeeds
 from pycurate.ops.labels.propagation_settings import PropagationSettings
@@ -101,42 +98,59 @@ class Problem:
         kept["value"][row[fits], place[fits]] = values[fits]
         return kept
 
-    def sweep(
-        self,
-        matrix: SparseRows,
-        seeds: SeedRows | None,
-        state: NDArray[Any],
-        out: NDArray[Any],
-        omega: float | None,
-        previous: NDArray[Any] | None,
-        threads: int | None,
-    ) -> NDArray[np.float64]:
+    def sweep(self, on: Sweeps, state: Any, out: Any, omega: float | None, previous: Any = None) -> NDArray[np.float64]:
         """One sweep of some rows; the change of each block of them."""
         if self.settings.top is not None:
-            labels = self.seeds.columns
-            return sweep_top(matrix, seeds, state, out, labels=labels, alpha=self.alpha, threads=threads)
+            return on.sweep_top(state, out, alpha=self.alpha)
         if omega is None:
-            return sweep_dense(matrix, seeds, state, out, alpha=self.alpha, threads=threads)
-        return sweep_dense(matrix, seeds, state, out, alpha=self.alpha, omega=omega, previous=previous, threads=threads)
+            return on.sweep_dense(state, out, alpha=self.alpha)
+        return on.sweep_dense(state, out, alpha=self.alpha, omega=omega, previous=previous)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of a state."""
+        if self.settings.top is not None:
+            return LABELLED.itemsize * self.settings.top
+        return self.width * np.dtype(self.settings.dtype).itemsize
+
+    @property
+    def labels(self) -> int:
+        """Labels of what is added are less than this."""
+        return self.seeds.columns if self.settings.top is not None else self.width
 
 
 class MemoryStates:
-    """Two states in memory; the next is written over the one before the last."""
+    """Two states in memory, of the CPU or of a GPU; the next is written over the one before the last."""
 
-    def __init__(self, problem: Problem, matrix: SparseRows, threads: int | None) -> None:
+    def __init__(self, problem: Problem, matrix: SparseRows, threads: int | None, gpu: Place = None) -> None:
         self.changes: list[float] = []
-        self._problem, self._matrix, self._threads = problem, matrix, threads
-        self._seeds = None if problem.settings.method == "vote" else problem.added
-        self.state = problem.start(0, len(matrix))
-        self._other = np.empty_like(self.state)
+        self._problem = problem
+        seeds = None if problem.settings.method == "vote" else problem.added
+        if gpu is not None:
+            _require_room(problem, matrix, seeds, gpu, states=2)
+        self._on: Sweeps = sweeps_of(matrix, seeds, labels=problem.labels, gpu=gpu, threads=threads)
+        start = problem.start(0, len(matrix))
+        self._state, self._other = self._on.values(start), self._on.room(np.empty_like(start))
+
+    @property
+    def state(self) -> NDArray[Any]:
+        """The last, in the CPU's memory."""
+        return self._on.read(self._state)
 
     def sweep(self, alpha: float, omega: float | None) -> None:
         """See `StateStore`."""
-        changes = self._problem.sweep(
-            self._matrix, self._seeds, self.state, self._other, omega, self._other, self._threads
-        )
-        self.state, self._other = self._other, self.state
+        changes = self._problem.sweep(self._on, self._state, self._other, omega, self._other)
+        self._state, self._other = self._other, self._state
         self.changes.append(math.fsum(changes))
+
+
+def _require_room(problem: Problem, matrix: SparseRows, seeds: SeedRows | None, gpu: int, states: int) -> None:
+    require_gpu_bytes(
+        gpu,
+        device_bytes(matrix, seeds) + states * len(matrix) * problem.row_bytes * 65 // 64,  # and sums of heavy rows
+        "keep only the largest values of each row (top=4), give a folder to work in (out=), from which the graph goes "
+        "to the GPU by blocks, or pass device='cpu'",
+    )
 
 
 def run_sweeps(problem: Problem, states: StateStore, limit: float, told: Told = None) -> bool:
@@ -176,7 +190,11 @@ class Solved:
 
 
 def conjugate_gradients(
-    problem: Problem, matrix: PropagationMatrix, threads: int | None = None, told: Told = None
+    problem: Problem,
+    matrix: PropagationMatrix,
+    threads: int | None = None,
+    told: Told = None,
+    gpu: Place = None,
 ) -> Solved:
     """F of every class at once, each with its own steps; a class rests where float32 can't bring it further.
 
@@ -193,26 +211,31 @@ def conjugate_gradients(
     else:
         row = np.repeat(np.arange(n), np.diff(problem.added.indptr).astype(np.int64))
         right[row, problem.added.labels] = problem.added.values
-    x, direction, product = np.zeros_like(right), right.copy(), state
+    if gpu is not None:
+        _require_room(problem, matrix.rows, problem.added, gpu, states=4)
+    on: Sweeps = sweeps_of(matrix.rows, problem.added, labels=problem.labels, gpu=gpu, threads=threads)
+    found, direction, product = on.values(np.zeros_like(right)), on.values(right.copy()), on.room(state)
+    residual = on.values(right)
     none = np.zeros(problem.width, np.float32)
-    squares, sizes = cg_step(x, right, direction, direction, none, threads)
+    squares, sizes = on.cg_step(found, residual, direction, direction, none)
     first, whole = squares, math.fsum(sizes)
     limit, unit = settings.tol * whole, problem.size / whole if whole else 0.0
     changes: list[float] = []
     converged = whole <= limit
     while not converged and len(changes) < settings.sweeps:
-        dots = cg_product(matrix.rows, clamped, direction, product, problem.alpha, threads)
+        dots = on.cg_product(direction, product, problem.alpha)
         going = (squares > _FLOOR * first) & (dots > 0)
         step = np.where(going, squares / np.where(going, dots, 1), 0).astype(np.float32)
         last = squares
-        squares, sizes = cg_step(x, right, direction, product, step, threads)
+        squares, sizes = on.cg_step(found, residual, direction, product, step)
         size = math.fsum(sizes)
         changes.append(size * unit)
         if told is not None:
             told(len(changes), changes[-1])
         converged = size <= limit
         ratio = np.where(going, squares / np.where(going, last, 1), 0).astype(np.float32)
-        cg_turn(right, ratio, direction, threads)
+        on.cg_turn(residual, ratio, direction)
+    x = on.read(found)
     if clamped is not None:
         x *= root_scale(matrix.degrees)[:, None].astype(np.float32)
         known = np.flatnonzero(clamped)
