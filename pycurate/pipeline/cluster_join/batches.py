@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.kernels.block_similarity import SAMPLE_ROWS, BlockPair, LeftBlock
+from pycurate.kernels.device import Place
 from pycurate.kernels.distinct import Indices
 from pycurate.pipeline.block_join.blocks import Blocks
 from pycurate.pipeline.block_join.sweep import Progress, part_of
@@ -69,6 +70,7 @@ class Batches:
     visits: Visits
     block_rows: int
     threads: int
+    device: Place = None
 
     @property
     def similarities(self) -> Indices:
@@ -160,7 +162,7 @@ class Batches:
         total, before = max(1, len(rows.positions) * compared), 0
         sample = Blocks(source, np.sort(np.concatenate([rows.positions, rows.visitors])), 1).sample(SAMPLE_ROWS)
         for i in range(len(members)):
-            left = LeftBlock(members.read(i), source.element, "cosine", "exact", threads, sample, compared)
+            left = LeftBlock(members.read(i), source.element, "cosine", "exact", threads, sample, compared, self.device)
             others = [(members, j) for j in range(i, len(members))] + [(visitors, j) for j in range(len(visitors))]
             for blocks, j in others:
                 own = blocks is members and i == j
