@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from PIL import Image
 
 REPOSITORY = Path(__file__).parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+QUESTIONS = (
+    "pairs_above", "forest_above", "spanning_forest_above", "count_above", "max_earlier", "top_k", "log_sum_exp",
+)  # fmt: skip
 
 
 class PoolFactory:
@@ -150,6 +153,25 @@ class PoolFactory:
 def pool_factory() -> PoolFactory:
     """Writes small pools in every layout; see `PoolFactory`."""
     return PoolFactory()
+
+
+@pytest.fixture
+def gpu_calls(torch_on_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the questions that are asked of the GPU which PyTorch plays, as they come."""
+    from pycurate.kernels import torch_twin
+
+    asked: list[str] = []
+
+    def counted(name: str, question: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(*arguments: Any) -> Any:
+            asked.append(name)
+            return question(*arguments)
+
+        return ask
+
+    for name in QUESTIONS:
+        monkeypatch.setattr(torch_twin, name, counted(name, getattr(torch_twin, name)))
+    return asked
 
 
 @pytest.fixture(scope="session")
