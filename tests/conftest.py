@@ -17,6 +17,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pycurate.kernels.device import cuda_kernels, cuda_support
+
 REPOSITORY = Path(__file__).parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 QUESTIONS = (
@@ -155,11 +157,14 @@ def pool_factory() -> PoolFactory:
     return PoolFactory()
 
 
-@pytest.fixture
-def gpu_calls(torch_on_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the questions that are asked of the GPU which PyTorch plays, as they come."""
-    from pycurate.kernels import torch_twin
-
+@pytest.fixture(params=["cuda", "torch"])
+def gpu_calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the questions that a GPU is asked, as they come: a real one, and PyTorch that plays one."""
+    if request.param == "torch":
+        request.getfixturevalue("torch_on_the_cpu")
+    elif (missing := cuda_support().missing) is not None:
+        pytest.skip(f"no GPU: {missing}")
+    twin = cuda_kernels()
     asked: list[str] = []
 
     def counted(name: str, question: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,7 +175,7 @@ def gpu_calls(torch_on_the_cpu: None, monkeypatch: pytest.MonkeyPatch) -> list[s
         return ask
 
     for name in QUESTIONS:
-        monkeypatch.setattr(torch_twin, name, counted(name, getattr(torch_twin, name)))
+        monkeypatch.setattr(twin, name, counted(name, getattr(twin, name)))
     return asked
 
 

@@ -20,7 +20,7 @@ from pycurate.api.index import index_pool
 from pycurate.api.label_noise import label_noise
 from pycurate.api.pseudo_label import pseudo_label
 from pycurate.api.search import search_index
-from pycurate.kernels import torch_twin
+from pycurate.kernels.device import cuda_kernels
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.block_join import SimilarityJoin
 from pycurate.pipeline.cluster_join import Clustering
@@ -180,7 +180,7 @@ def test_a_stopped_recipe_goes_on_with_another_device(
     recipe = Recipe(name="r", steps=steps)
     whole = run(recipe, pool, tmp_path / "whole")
     assert not gpu_calls
-    monkeypatch.setattr(torch_twin, "top_k", ctrl_c)  # in the second step
+    monkeypatch.setattr(cuda_kernels(), "top_k", ctrl_c)  # in the second step
     with pytest.raises(KeyboardInterrupt):
         run(recipe, pool, tmp_path / "stopped", device="cuda")
     assert set(gpu_calls) == {"max_earlier"}

@@ -53,10 +53,13 @@ CALLS: dict[str, Callable[[str | None], Any]] = {
 }
 
 
-def arrays_of(found: Any) -> list[bytes]:
-    """Its arrays' bytes, of objects and tuples field by field."""
+SUMS_OF_EXPONENTIALS = ("prototypes", "zero-shot probability")  # within 1e-6 on a GPU, and what follows from them
+
+
+def arrays_of(found: Any) -> list[NDArray[Any]]:
+    """Its arrays, of objects and tuples field by field."""
     if isinstance(found, np.ndarray):
-        return [found.tobytes()]
+        return [found]
     if isinstance(found, tuple):
         return [part for value in found for part in arrays_of(value)]
     names = getattr(found, "__dataclass_fields__", {})
@@ -70,11 +73,15 @@ def test_a_device_changes_no_answer(gpu_calls: list[str], name: str) -> None:
     there = arrays_of(CALLS[name]("cuda"))
     assert gpu_calls
     assert len(here) > 0
-    assert there == here
+    for a, b in zip(there, here, strict=True):
+        if name in SUMS_OF_EXPONENTIALS:
+            np.testing.assert_allclose(a, b, rtol=1e-4)
+        else:
+            assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes())
 
 
 def test_more_neighbours_than_a_gpu_looks_for(gpu_calls: list[str]) -> None:
     wide, narrow = neighbor_lists(X, 140, device="cuda"), neighbor_lists(X, 140)
     assert not gpu_calls
-    found, right = wide.read(0, wide.count), narrow.read(0, narrow.count)
-    assert arrays_of(found) == arrays_of(right)
+    for found, right in zip(wide.read(0, wide.count), narrow.read(0, narrow.count), strict=True):
+        np.testing.assert_array_equal(found, right)
