@@ -136,10 +136,8 @@ def label_noise(
         As `knn_label_noise` takes them.
     memory_bytes
         Memory cap; default half of what is allowed.
-    threads, progress
-        Threads (default: the processors), and what is told of progress (default: nothing).
-    device
-        Where rows are compared, as in `pycurate.nearest`. The file is the same.
+    threads, device, progress
+        Threads (default: the processors), the device as in `pycurate.nearest`, and what is told of progress.
 
     Raises
     ------

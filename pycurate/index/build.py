@@ -86,8 +86,7 @@ def build_index(
     threads
         Threads of kernels and of FAISS; default all. Lists do not depend on them; the graph of ``hnsw`` does, unless 1.
     device
-        Where lists are found and recall is measured, as in `pycurate.nearest`; FAISS runs on the CPU. The index is the
-        same.
+        Where lists are found and recall is measured, as in `pycurate.nearest`; FAISS runs on the CPU.
     progress
         Told the name of each stage as it begins.
 
@@ -105,7 +104,6 @@ def build_index(
         check_count("nlist", nlist)
     if prefix is not None:
         check_count("prefix", prefix)
-    device_of(device)  # that there is such a GPU, before anything is written
     tell = progress or (lambda stage: None)
     wanted = _Wanted(metric, kind, memory_limit_bytes, nlist, prefix, seed, threads, device, tell)
     if hasattr(x, "__array__") or hasattr(x, "__dlpack__"):
@@ -134,6 +132,9 @@ class _Wanted:
     threads: int | None
     device: str | None
     tell: Callable[[str], object]
+
+    def __post_init__(self) -> None:
+        device_of(self.device)  # that there is such a GPU, before anything is written
 
     def plan(self, judged: int, rows: Rows) -> IndexPlan:
         """What to build for so many judged rows of this dimension and element."""

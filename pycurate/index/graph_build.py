@@ -86,16 +86,13 @@ def knn_graph(
     InputError
         A value is not as above, or a similarity does not fit float16.
     """
-    _check(metric, method, weights, k=k, nprobe=nprobe, ef=ef, sample=sample, nlist=nlist)
-    device_of(device)
+    _check(metric, method, weights, device, k=k, nprobe=nprobe, ef=ef, sample=sample, nlist=nlist)
     rows = Rows.of("x", x, dtype)
     judged = rows.judged(metric, threads)
     usable = np.flatnonzero(judged)
     k = min(k, max(len(usable) - 1, 1))
     if method == "exact" or len(usable) < 2:
-        place = device_for_neighbors(device, k)
-        found = nearest(rows.values, k, None, metric, threads=threads, dtype=rows.dtype, device=place)
-        indices, similarities = found.indices, found.similarities
+        indices, similarities = _by_all(rows, k, metric, threads, device)
     elif method == "ivf":
         groups = min(default_nlist(len(usable)) if nlist is None else nlist, len(usable))
         indices, similarities = _by_groups(rows, usable, k, metric, groups, nprobe, seed, threads, device)
@@ -115,7 +112,8 @@ def knn_graph(
     return graph if out is None else graph.save(out)
 
 
-def _check(metric: str, method: str, weights: str, **counts: int | None) -> None:
+def _check(metric: str, method: str, weights: str, device: str | None, **counts: int | None) -> None:
+    device_of(device)
     check_metric(metric)
     for name, count in counts.items():
         if count is not None:
@@ -133,6 +131,15 @@ def _weights(similarities: NDArray[np.float32], kind: str) -> NDArray[np.floatin
     if largest > float(np.finfo(np.float16).max):
         raise InputError(f"weights: a similarity of size {largest:.4g} does not fit float16; use weights='float32'")
     return similarities.astype(np.float16)
+
+
+def _by_all(
+    rows: Rows, k: int, metric: Metric, threads: int | None, device: str | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Brute force."""
+    place = device_for_neighbors(device, k)
+    found = nearest(rows.values, k, None, metric, threads=threads, dtype=rows.dtype, device=place)
+    return found.indices, found.similarities
 
 
 def _by_groups(

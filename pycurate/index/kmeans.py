@@ -111,8 +111,8 @@ def kmeans(
         sample five times and the some 10 k drawn rows k times: for k up to some thousand.
     seed
         The draws follow from it alone.
-    device
-        Where rows are compared with centroids, as in `pycurate.nearest`; no bit depends on it.
+    threads, dtype, device
+        As in `pycurate.nearest`; k-means++ stays on the CPU.
 
     Notes
     -----
@@ -135,11 +135,7 @@ def kmeans(
     count = SAMPLE_PER_CENTROID * k if sample is None else sample
     check_count("sample", count)
     sampled = _Sample.of(rows, count, metric, seed, threads)
-    if (usable := len(sampled.points)) < k:
-        raise InputError(
-            f"k: expected at most the {usable:,} rows to train on that can be judged, got {k:,}; of {len(rows):,} rows "
-            f"{usable + len(sampled.unjudged):,} were drawn: lower k, raise sample or give more rows"
-        )
+    sampled.require(k, len(rows))
     points = sampled.points
     begins = points[starting_rows(points, k, init, metric, sampled.drawn_first, seed, threads, device)]
     training = _Lloyd(points, begins, metric, seed, threads, device)
@@ -242,6 +238,14 @@ class _Sample:
         usable = drawn[judged[np.searchsorted(rising, drawn)]]
         points = taken.take(np.flatnonzero(judged)).widened(threads)
         return cls(points, rising[judged], rising[~judged], np.searchsorted(rising[judged], usable))
+
+    def require(self, k: int, total: int) -> None:
+        """InputError where there are fewer than k, of ``total`` rows that could be drawn."""
+        if (usable := len(self.points)) < k:
+            raise InputError(
+                f"k: expected at most the {usable:,} rows to train on that can be judged, got {k:,}; of {total:,} rows "
+                f"{usable + len(self.unjudged):,} were drawn: lower k, raise sample or give more rows"
+            )
 
 
 class _Lloyd:

@@ -139,8 +139,7 @@ def zero_shot_labels(
     uids
         (n,) by which ties break; by default the lower row is better. With ``spill``, copies ``x`` once.
     threads, dtype, device
-        As in `pycurate.nearest`. Probabilities have the sums of `pycurate.log_sum_exp`, on a GPU those of the CPU
-        within 1e-6; all else is the same on every device.
+        As in `pycurate.nearest`. A device changes nothing but probabilities, by as much as `pycurate.log_sum_exp`.
 
     Returns
     -------
@@ -167,8 +166,7 @@ def zero_shot_labels(
     unjudged = [np.empty(0, np.int64)]
     ranks = np.arange(len(rows)) if uids is None else _ranks(uids)
     best = BestRows(len(classes), k)
-    blocks = _nearest_classes(rows, classes, rank_by, scale, metric, threads, device)
-    for start, of_block, near, lacking in blocks:
+    for start, of_block, near, lacking in _nearest_classes(rows, classes, rank_by, scale, metric, threads, device):
         unjudged.append(start + lacking)
         there = np.flatnonzero((of_block >= 0) & (near >= np.float32(-np.inf if minimum is None else minimum)))
         if k is None:
