@@ -6,33 +6,48 @@ from collections.abc import Iterator
 
 import pytest
 
-from pycurate.kernels import Isa, active_isa, detected_isa, device, set_active_isa, torch_blocks
+from pycurate.kernels import Isa, active_isa, detected_isa, device, gpu_grid, set_active_isa, torch_blocks
 from pycurate.kernels.device import CudaDevice, CudaSupport, cuda_support
 
 AVAILABLE_ISAS = [isa for isa in Isa if isa <= detected_isa()]
 
 
-CUDA, TORCH = "cuda", "torch"
+CUDA, TORCH, GPUS = "cuda", "torch", "gpus"
 
 
 @pytest.fixture
 def torch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if there were a GPU that only PyTorch can use; what it would multiply there, it multiplies on the CPU."""
+    """As if there were two GPUs that only PyTorch can use; what it would multiply there, it multiplies on the CPU."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'pycurate[torch]'")
     gpu = CudaDevice("PyTorch on the CPU", (0, 0), 1 << 30, True)
-    monkeypatch.setattr(device, "cuda_support", lambda: CudaSupport(False, 0, (), (gpu,)))
+    monkeypatch.setattr(device, "cuda_support", lambda: CudaSupport(False, 0, (), (gpu, gpu)))
     monkeypatch.setattr(torch_blocks, "place_of", lambda number: torch.device("cpu"))
     monkeypatch.setattr(torch_blocks, "MOST_BLOCK_ROWS", 64)
 
 
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows go to several GPUs in blocks of so few that there are many."""
+    monkeypatch.setattr(gpu_grid, "LEAST_BLOCK_ROWS", 48)
+
+
 @pytest.fixture(
-    params=[*AVAILABLE_ISAS, CUDA, TORCH], ids=lambda engine: engine if isinstance(engine, str) else engine.name
+    params=[*AVAILABLE_ISAS, CUDA, TORCH, GPUS], ids=lambda engine: engine if isinstance(engine, str) else engine.name
 )
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run the test once per instruction set this machine has, on a GPU, and by PyTorch: the device to ask for."""
+    """Run the test once per instruction set this machine has, on a GPU, by PyTorch, and in blocks on several GPUs: the
+    device to ask for."""
     if request.param == TORCH:
         request.getfixturevalue("torch_on_the_cpu")
         yield CUDA
+        return
+    if request.param == GPUS:
+        request.getfixturevalue("small_blocks")
+        if cuda_support().usable:
+            yield "cuda:0,0"  # one that takes two tasks at a time
+            return
+        request.getfixturevalue("torch_on_the_cpu")
+        yield "cuda:0,1"
         return
     if request.param != CUDA:
         before = active_isa()
@@ -40,7 +55,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
         yield "cpu"
         set_active_isa(before)
         return
-    if cuda_support().missing:
+    if not cuda_support().usable:
         pytest.skip(f"no GPU: {cuda_support().missing}")
     yield CUDA
 

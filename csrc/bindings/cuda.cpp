@@ -7,6 +7,7 @@
 #include <string>
 
 #include "bindings/array_checks.h"
+#include "bindings/cuda_matrix.h"
 #include "bindings/embeddings.h"
 #include "bindings/interrupt.h"
 #include "bindings/join_arrays.h"
@@ -19,7 +20,6 @@ namespace {
 
 using namespace cuda;
 using cuda::Screening;
-using Doubles = py::array_t<double>;
 
 // What the last join did, for benchmarks; guarded since calls may come from several threads.
 std::mutex last_mutex;
@@ -38,71 +38,6 @@ std::map<std::string, double> last_work() {
     for (std::size_t s = 0; s < last.screened.size(); ++s)
         result["stage_" + std::to_string(s)] = static_cast<double>(last.screened[s]);
     return result;
-}
-
-// DLPack's tensor, as its specification lays it out (version 0, unchanged in version 1 below the header).
-struct DlTensor {
-    void* data;
-    std::int32_t device_type, device_id, ndim;
-    std::uint8_t code, bits;
-    std::uint16_t lanes;
-    std::int64_t* shape;
-    std::int64_t* strides;  // in elements; null: C order
-    std::uint64_t byte_offset;
-};
-constexpr std::int32_t dl_cuda = 2;
-
-Element element_of_tensor(const DlTensor& x, const std::string& name) {
-    enum Code : std::uint8_t { integer = 0, floating = 2, bfloat = 4 };
-    if (x.lanes == 1) {
-        if (x.code == floating && x.bits == 32) return Element::float32;
-        if (x.code == floating && x.bits == 16) return Element::float16;
-        if (x.code == bfloat && x.bits == 16) return Element::bfloat16;
-        if (x.code == integer && x.bits == 8) return Element::int8;
-    }
-    throw py::type_error(
-        name + ": expected float16, bfloat16, float32 or int8 on the device; convert it on purpose");
-}
-
-/// A matrix on a device and, for as long as it lives, the object whose memory it is.
-struct PyMatrix {
-    Matrix rows;
-    py::object owner;
-};
-
-std::unique_ptr<PyMatrix> upload(const py::array& x, const std::string& element, int device) {
-    const Element kind = element_of(element);
-    const rowwise::Matrix matrix = matrix_of(x, "x", kind);
-    const auto n = static_cast<std::size_t>(x.shape(0)), d = static_cast<std::size_t>(x.shape(1));
-    const py::gil_scoped_release no_gil;
-    return std::make_unique<PyMatrix>(PyMatrix{Matrix::upload(device, matrix, n, d, kind), {}});
-}
-
-/// From a DLPack capsule that lives as long as the matrix; its data are ready on the default stream.
-std::unique_ptr<PyMatrix> lend(const py::capsule& capsule, const std::string& name) {
-    if (std::string(capsule.name()) != "dltensor")
-        throw py::type_error(name + ": expected an unused DLPack capsule");
-    const auto* x = static_cast<const DlTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-    if (x->device_type != dl_cuda) throw py::value_error(name + ": expected a tensor in CUDA memory");
-    if (x->ndim != 2)
-        throw py::value_error(name + ": expected a 2-D array (n, d), got " + std::to_string(x->ndim) + "-D");
-    const Element kind = element_of_tensor(*x, name);
-    const std::int64_t n = x->shape[0], d = x->shape[1];
-    if (x->strides != nullptr && d > 1 && n > 0 && x->strides[1] != 1)
-        throw py::value_error(name +
-                              ": expected adjacent elements in each row (any stride between rows); pass " +
-                              name + ".contiguous()");
-    const auto bytes = static_cast<std::int64_t>(rowwise::element_bytes(kind));
-    const std::int64_t stride = (x->strides != nullptr ? x->strides[0] : d) * bytes;
-    return std::make_unique<PyMatrix>(
-        PyMatrix{Matrix::lend(x->device_id, static_cast<const char*>(x->data) + x->byte_offset, stride,
-                              static_cast<std::size_t>(n), static_cast<std::size_t>(d), kind),
-                 capsule});
-}
-
-std::string name_of(Element element) {
-    static constexpr const char* names[] = {"float32", "float16", "bfloat16", "int8"};
-    return names[static_cast<int>(element)];
 }
 
 /// An operand and, for as long as it lives, the rows it reads.
@@ -149,24 +84,6 @@ std::unique_ptr<Screening> make_screening(const Floats& projection, double norm,
         std::vector<float>(projection.data(), projection.data() + p * d), p, d,
         std::vector<float>(centroids.data(), centroids.data() + count * coordinates), count, coordinates,
         norm);
-}
-
-/// (count, d) rows as they are stored, bfloat16 as uint16.
-py::array take(const PyMatrix& x, const Integers& rows) {
-    static constexpr const char* stored[] = {"float32", "float16", "uint16", "int8"};
-    check_length(rows, static_cast<std::size_t>(rows.size()), "rows");
-    for (py::ssize_t i = 0; i < rows.size(); ++i)
-        if (rows.data()[i] < 0 || static_cast<std::size_t>(rows.data()[i]) >= x.rows.n)
-            throw py::index_error("rows: expected numbers in [0, " + std::to_string(x.rows.n) + "), got " +
-                                  std::to_string(rows.data()[i]));
-    py::array out(py::dtype(stored[static_cast<int>(x.rows.element)]),
-                  {rows.shape(0), static_cast<py::ssize_t>(x.rows.d)});
-    void* to = out.mutable_data();
-    const std::int64_t* numbers = rows.data();
-    const auto count = static_cast<std::size_t>(rows.shape(0));
-    const py::gil_scoped_release no_gil;
-    x.rows.take(numbers, count, to);
-    return out;
 }
 
 const Operand* other_of(const PyOperand& a, const PyOperand* b) {
@@ -271,12 +188,16 @@ py::tuple max_earlier_(const PyOperand& a, const PyOperand* b, const Integers& r
     return py::make_tuple(best_a, similarities_a, best_b, similarities_b);
 }
 
-py::tuple top_k_(const PyOperand& a, const PyOperand* b, std::size_t k, bool both, std::size_t,
-                 const Progress& progress) {
-    const Operand* other = other_of(a, b);
+void check_neighbors(std::size_t k) {
     if (k < 1 || k > most_neighbors)
         throw py::value_error("k: expected 1 to " + std::to_string(most_neighbors) + " on a GPU, got " +
                               std::to_string(k));
+}
+
+py::tuple top_k_(const PyOperand& a, const PyOperand* b, std::size_t k, bool both, std::size_t,
+                 const Progress& progress) {
+    const Operand* other = other_of(a, b);
+    check_neighbors(k);
     const auto shape = [k](std::size_t n) {
         return std::vector<py::ssize_t>{static_cast<py::ssize_t>(n), static_cast<py::ssize_t>(k)};
     };
@@ -300,6 +221,23 @@ py::tuple top_k_(const PyOperand& a, const PyOperand* b, std::size_t k, bool bot
     return py::make_tuple(rows_a, similarities_a, rows_b, similarities_b);
 }
 
+/// `lists` is changed in place.
+void add_nearest_(const PyOperand& a, const PyOperand* b, std::uint32_t first_b,
+                  py::array_t<std::uint64_t>& lists, std::size_t, const Progress& progress) {
+    const Operand* other = other_of(a, b);
+    const std::size_t n = a.rows->n;
+    if (lists.ndim() != 2 || static_cast<std::size_t>(lists.shape(0)) != n ||
+        !(lists.flags() & py::array::c_style))
+        throw py::value_error("lists: expected shape (" + std::to_string(n) + ", k), C order, got " +
+                              std::string(py::str(lists.attr("shape"))));
+    const auto k = static_cast<std::size_t>(lists.shape(1));
+    check_neighbors(k);
+    std::uint64_t* at = lists.mutable_data();
+    Work work;
+    run([&] { return add_nearest(*a.rows, other, k, first_b, at, poll_of(progress), work); });
+    remember(work);
+}
+
 py::tuple log_sum_exp_(const PyOperand& a, const PyOperand& b, double scale, std::size_t,
                        const Progress& progress) {
     const Operand* other = other_of(a, &b);
@@ -307,23 +245,6 @@ py::tuple log_sum_exp_(const PyOperand& a, const PyOperand& b, double scale, std
     double *r = rows.mutable_data(), *c = cols.mutable_data();
     run([&] { return log_sum_exp(*a.rows, *other, scale, r, c, poll_of(progress)); });
     return py::make_tuple(rows, cols);
-}
-
-Integers copies(const PyMatrix& x) {
-    Integers copy_of(static_cast<py::ssize_t>(x.rows.n));
-    std::int64_t* out = copy_of.mutable_data();
-    const py::gil_scoped_release no_gil;
-    x.rows.find_copies(out);
-    return copy_of;
-}
-
-Doubles self_products(const PyMatrix& x) {
-    std::vector<double> squares;
-    {
-        const py::gil_scoped_release no_gil;
-        squares = x.rows.squares();
-    }
-    return Doubles(static_cast<py::ssize_t>(squares.size()), squares.data());
 }
 
 std::optional<Heads> heads_of(const std::optional<Floats>& weights, const std::optional<Floats>& bias,
@@ -413,17 +334,10 @@ PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
         }
     });
     m.def("devices", &devices_);
+    m.def("free_bytes", &pycurate::cuda::free_bytes, py::arg("device"));
     m.def("versions", &pycurate::cuda::versions);
     m.attr("most_neighbors") = pycurate::cuda::most_neighbors;
-    py::class_<PyMatrix>(m, "Matrix")
-        .def_static("upload", &upload, py::arg("x").noconvert(), py::arg("element"), py::arg("device"))
-        .def_static("lend", &lend, py::arg("capsule"), py::arg("name"))
-        .def_property_readonly("shape", [](const PyMatrix& x) { return py::make_tuple(x.rows.n, x.rows.d); })
-        .def_property_readonly("element", [](const PyMatrix& x) { return name_of(x.rows.element); })
-        .def_property_readonly("device", [](const PyMatrix& x) { return x.rows.device; })
-        .def("copies", &copies)
-        .def("take", &take, py::arg("rows").noconvert())
-        .def("self_products", &self_products);
+    bind_cuda_matrix(m);
     py::class_<Screening>(m, "Screening")
         .def(py::init(&make_screening), py::arg("projection").noconvert(), py::arg("norm"),
              py::arg("centroids").noconvert());
@@ -451,6 +365,8 @@ PYBIND11_MODULE(_core_cuda, m, pybind11::mod_gil_not_used()) {
           py::arg("rank_b").noconvert(), py::arg("floor"), py::arg("threads"), py::arg("progress"));
     m.def("top_k", &top_k_, py::arg("a"), py::arg("b"), py::arg("k"), py::arg("both"), py::arg("threads"),
           py::arg("progress"));
+    m.def("add_nearest", &add_nearest_, py::arg("a"), py::arg("b"), py::arg("first_b"),
+          py::arg("lists").noconvert(), py::arg("threads"), py::arg("progress"));
     m.def("log_sum_exp", &log_sum_exp_, py::arg("a"), py::arg("b"), py::arg("scale"), py::arg("threads"),
           py::arg("progress"));
     m.def("last_work", &last_work);

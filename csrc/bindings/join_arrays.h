@@ -10,6 +10,7 @@
 namespace pycurate::bindings {
 
 using Floats = py::array_t<float>;
+using Doubles = py::array_t<double>;
 using Integers = py::array_t<std::int64_t>;
 
 inline void check_length(const py::array& array, std::size_t n, const char* name) {

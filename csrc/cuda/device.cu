@@ -2,6 +2,8 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+
 namespace pycurate::cuda {
 namespace {
 
@@ -51,6 +53,27 @@ std::pair<int, int> versions() noexcept {
     return {driver, runtime};
 }
 
+std::size_t free_bytes(int device) {
+    const Current current(device);
+    std::size_t free = 0, all = 0;
+    check(cudaMemGetInfo(&free, &all), "asking for free memory");
+    return free;
+}
+
+void wait_for_shared_stream(int device) { wait_for_stream(device, 1); }
+
+void wait_for_stream(int device, std::uintptr_t stream) {
+    const Current current(device);  // cudaStreamLegacy and cudaStreamPerThread are these numbers, too
+    check(cudaStreamSynchronize(reinterpret_cast<cudaStream_t>(stream)), "waiting for a tensor");
+}
+
+int device_of_pointer(std::uintptr_t at) {
+    cudaPointerAttributes facts{};
+    if (at == 0) return 0;
+    check(cudaPointerGetAttributes(&facts, reinterpret_cast<const void*>(at)), "looking at a tensor");
+    return std::max(facts.device, 0);
+}
+
 Current::Current(int device) : before_(0) {
     check(cudaGetDevice(&before_), "asking for the current device");
     check(cudaSetDevice(device), "choosing a device");
@@ -67,11 +90,8 @@ void release(void* at) noexcept {
 }
 void* allocate_pinned(std::size_t bytes) {
     void* at = nullptr;
-    check(cudaMallocHost(&at, bytes), "allocating pinned memory");
+    check(cudaHostAlloc(&at, bytes, cudaHostAllocPortable), "allocating pinned memory");
     return at;
-}
-void release_pinned(void* at) noexcept {
-    if (at != nullptr) cudaFreeHost(at);
 }
 void copy_in(void* device, const void* host, std::size_t bytes) {
     if (bytes > 0) check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "copying to the device");
@@ -82,6 +102,6 @@ void copy_out(void* host, const void* device, std::size_t bytes) {
 void fill(void* device, int byte, std::size_t bytes) {
     if (bytes > 0) check(cudaMemset(device, byte, bytes), "clearing memory on the device");
 }
-void synchronize() { check(cudaDeviceSynchronize(), "computing"); }
+void synchronize() { check(cudaStreamSynchronize(nullptr), "computing"); }
 
 }  // namespace pycurate::cuda

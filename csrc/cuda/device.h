@@ -1,7 +1,9 @@
 #pragma once
 // What every CUDA kernel family needs of the runtime: errors, memory, facts of the devices. No CUDA header is
-// needed to include this.
+// needed to include this. Every thread of the host has a stream of its own (--default-stream=per-thread), so
+// that one prepares rows while another's kernels run.
 #include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -31,6 +33,15 @@ std::vector<Device> devices() noexcept;
 /// Of the driver and of the runtime that this was built with, as 13000 for 13.0; 0 without a driver.
 std::pair<int, int> versions() noexcept;
 
+/// Bytes of a device that are free.
+std::size_t free_bytes(int device);
+/// Waits for what was started on the default stream that all threads share, or on another: 1, 2 (this
+/// thread's) or a cudaStream_t as a number, as DLPack and __cuda_array_interface__ name them.
+void wait_for_shared_stream(int device);
+void wait_for_stream(int device, std::uintptr_t stream);
+/// The device on which an address lies; 0 for none.
+int device_of_pointer(std::uintptr_t at);
+
 /// Makes a device current for the life of this.
 class Current {
   public:
@@ -45,12 +56,12 @@ class Current {
 
 void* allocate(std::size_t bytes);  // on the current device
 void release(void* at) noexcept;
+/// Memory of the host that every device reads by itself.
 void* allocate_pinned(std::size_t bytes);
-void release_pinned(void* at) noexcept;
 void copy_in(void* device, const void* host, std::size_t bytes);
 void copy_out(void* host, const void* device, std::size_t bytes);
 void fill(void* device, int byte, std::size_t bytes);
-/// Waits for all work of the current device; throws what failed there.
+/// Waits for all work of this thread on the current device; throws what failed there.
 void synchronize();
 
 /// Memory of the device that was current.

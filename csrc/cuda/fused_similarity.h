@@ -19,8 +19,10 @@ using rowwise::Element, rowwise::Metric;
 /// Rows in the memory of a device: copied there, or lent by whoever made them.
 class Matrix {
   public:
-    /// Copies (n, d) rows of adjacent elements, `row_stride` bytes apart.
-    static Matrix upload(int device, rowwise::Matrix x, std::size_t n, std::size_t d, Element element);
+    /// Copies (n, d) rows of adjacent elements, `row_stride` bytes apart: the first n, or those of these
+    /// numbers.
+    static Matrix upload(int device, rowwise::Matrix x, const std::int64_t* rows, std::size_t n,
+                         std::size_t d, Element element);
     /// Rows that lie on the device already and outlive this.
     static Matrix lend(int device, const void* x, std::ptrdiff_t row_stride, std::size_t n, std::size_t d,
                        Element element);
@@ -101,6 +103,10 @@ bool max_earlier(const Operand& a, const Operand* b, const std::uint32_t* ranks_
 /// k at most `most_neighbors`.
 bool top_k(const Operand& a, const Operand* b, std::size_t k, std::int64_t* rows_a, float* similarities_a,
            std::int64_t* rows_b, float* similarities_b, const Poll& poll, Work& work);
+/// Enters the rows of b, or of a itself, into lists of the nearest that began with others: (n of a, k) by
+/// index of a, fused_similarity::Ranked by first_b + index of b, falling, 0 behind the last.
+bool add_nearest(const Operand& a, const Operand* b, std::size_t k, std::uint32_t first_b,
+                 std::uint64_t* lists, const Poll& poll, Work& work);
 bool log_sum_exp(const Operand& a, const Operand& b, double scale, double* out_a, double* out_b,
                  const Poll& poll);
 

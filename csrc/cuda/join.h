@@ -73,8 +73,8 @@ struct JoinParams {
     const std::uint32_t *ranks_a, *ranks_b;  // by index
     unsigned long long *best_a, *best_b;     // by index: Ranked
     // nearest
-    unsigned long long* lists;  // (n of a, k) by position, falling
-    std::uint32_t k;
+    unsigned long long* lists;  // (n of a, k) by position, falling: Ranked by first_b + index of b
+    std::uint32_t k, first_b;
     uint2*
         queues;  // (blocks, block_warps, 2 queue_room + postponed_room): position of b, packed row and bound
 };

@@ -50,6 +50,7 @@ __device__ __noinline__ void score_rest(const JoinParams& p, Shared& shared, std
     score_queue(p, shared, tile_a);
     const std::uint32_t count = shared.postponed_count[warp];
     const uint2* postponed = queue_of(p, 2);
+    __syncwarp();
     for (std::uint32_t begin = 0; begin < count; begin += 32) {
         const uint2 pair = postponed[min(begin + lane, count - 1u)];
         const bool there = begin + lane < count && still_matters(p, shared, pair);

@@ -153,7 +153,7 @@ __device__ __noinline__ void score_queue(const JoinParams& p, Shared& shared, st
         const float score = score_of(p, tile_a * tile_rows + row0 + row, pair.x);
         const bool scored = at < count && lane % 2 == 0 && score == score;
         const unsigned long long ranked =
-            scored ? static_cast<unsigned long long>(Ranked::of(score, p.b.order[pair.x])) : 0;
+            scored ? static_cast<unsigned long long>(Ranked::of(score, p.first_b + p.b.order[pair.x])) : 0;
         for (std::uint32_t left = __ballot_sync(~0u, scored); left != 0; left &= left - 1u) {
             const int from = __ffs(static_cast<int>(left)) - 1;
             const std::uint32_t of = __shfl_sync(~0u, row, from);

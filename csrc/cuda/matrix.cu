@@ -6,6 +6,7 @@
 #include "cuda/canonical.cuh"
 #include "cuda/fused_similarity.h"
 #include "cuda/rows.h"
+#include "cuda/upload.h"
 #include "kernels/rowwise/similarity.h"
 
 namespace pycurate::cuda {
@@ -97,24 +98,13 @@ Rows rows_of(const Matrix& x) {
             at % 16 == 0};
 }
 
-Matrix Matrix::upload(int device, rowwise::Matrix x, std::size_t n, std::size_t d, Element element) {
+Matrix Matrix::upload(int device, rowwise::Matrix x, const std::int64_t* rows, std::size_t n, std::size_t d,
+                      Element element) {
     const Current current(device);
     const std::size_t width = d * rowwise::element_bytes(element), pitch = (width + 15) / 16 * 16;
     Matrix result;
     result.own_ = Buffer<char>(n * pitch);
-    if (n > 0 && width > 0) {
-        const char* from = static_cast<const char*>(x.data);
-        if (x.row_stride == static_cast<std::ptrdiff_t>(width) && width == pitch)
-            copy_in(result.own_.get(), from, n * width);
-        else if (x.row_stride >= static_cast<std::ptrdiff_t>(width))
-            check(cudaMemcpy2D(result.own_.get(), pitch, from, static_cast<std::size_t>(x.row_stride), width,
-                               n, cudaMemcpyHostToDevice),
-                  "copying rows to the device");
-        else
-            for (std::size_t i = 0; i < n; ++i)
-                copy_in(result.own_.get() + i * pitch, from + static_cast<std::ptrdiff_t>(i) * x.row_stride,
-                        width);
-    }
+    upload_rows(result.own_.get(), pitch, static_cast<const char*>(x.data), x.row_stride, rows, width, n);
     result.device = device, result.data = result.own_.get();
     result.row_stride = static_cast<std::ptrdiff_t>(pitch);
     result.n = n, result.d = d, result.element = element;

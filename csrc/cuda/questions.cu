@@ -159,15 +159,23 @@ bool max_earlier(const Operand& a, const Operand* b, const std::uint32_t* ranks_
 
 namespace {
 
+/// Asks for the nearest rows of b, or of a itself, with lists by position.
+bool nearest_of(const Operand& a, const Operand* b, std::size_t k, std::uint32_t first_b,
+                const Buffer<unsigned long long>& lists, const Poll& poll, Work& work) {
+    Asking asking{Question::nearest, -std::numeric_limits<float>::infinity()};
+    asking.set = [&](JoinParams& p) {
+        p.lists = lists.get(), p.k = static_cast<std::uint32_t>(k), p.first_b = first_b;
+    };
+    return run_join(a, b, asking, poll, work);
+}
+
 /// The k nearest rows of b for each row of a; of a itself when b is null.
 bool nearest_of(const Operand& a, const Operand* b, std::size_t k, std::int64_t* rows, float* similarities,
                 const Poll& poll, Work& work) {
     const Operand& other = b != nullptr ? *b : a;
     Buffer<unsigned long long> lists(a.n * k);
     lists.zero();
-    Asking asking{Question::nearest, -std::numeric_limits<float>::infinity()};
-    asking.set = [&](JoinParams& p) { p.lists = lists.get(), p.k = static_cast<std::uint32_t>(k); };
-    if (!run_join(a, b, asking, poll, work)) return false;
+    if (!nearest_of(a, b, k, 0, lists, poll, work)) return false;
     const std::vector<unsigned long long> found = lists.host();
     const std::vector<std::uint32_t> order = a.order.host();
     for (std::size_t i = 0; i < a.n; ++i)
@@ -182,6 +190,21 @@ bool nearest_of(const Operand& a, const Operand* b, std::size_t k, std::int64_t*
 }
 
 }  // namespace
+
+bool add_nearest(const Operand& a, const Operand* b, std::size_t k, std::uint32_t first_b,
+                 std::uint64_t* lists, const Poll& poll, Work& work) {
+    const Current current(a.x->device);
+    const std::vector<std::uint32_t> order = a.order.host();
+    std::vector<unsigned long long> by_position(a.n * k);
+    for (std::size_t i = 0; i < a.n; ++i)
+        std::copy_n(lists + order[i] * k, k, by_position.begin() + static_cast<std::ptrdiff_t>(i * k));
+    const auto there = Buffer<unsigned long long>::of(by_position);
+    if (!nearest_of(a, b, k, first_b, there, poll, work)) return false;
+    copy_out(by_position.data(), there.get(), by_position.size() * sizeof by_position[0]);
+    for (std::size_t i = 0; i < a.n; ++i)
+        std::copy_n(by_position.begin() + static_cast<std::ptrdiff_t>(i * k), k, lists + order[i] * k);
+    return true;
+}
 
 bool top_k(const Operand& a, const Operand* b, std::size_t k, std::int64_t* rows_a, float* similarities_a,
            std::int64_t* rows_b, float* similarities_b, const Poll& poll, Work& work) {

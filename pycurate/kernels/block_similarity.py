@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
+from pycurate.kernels import gpu_blocks
 from pycurate.kernels.device import Place, cuda_kernels
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.join import JoinKernels, Precision, kernels_on
@@ -80,8 +81,12 @@ class LeftBlock:
     def operand_of(self, rows: NDArray[Any]) -> Any:
         """Rows, prepared to be compared with this block."""
         if self.device is not None:
-            there = cuda_kernels().Matrix.upload(rows, self.element, self.device[0])
-            return cuda_kernels().Operand(there, None, self.metric, self.precision, self._screening)
+            there: Any
+            if len(self.device) > 1:
+                there = gpu_blocks.Matrix(rows, self.element, self.device)
+            else:
+                there = cuda_kernels().Matrix.upload(rows, self.element, self.device[0])
+            return self.kernels.Operand(there, None, self.metric, self.precision, self._screening)
         return _core.fused_similarity.Operand(
             rows, self.element, None, self.metric, self._screening, self.precision, self.threads
         )

@@ -33,7 +33,7 @@ Place: TypeAlias = tuple[int, ...] | None
 """Where a kernel runs: numbers of GPUs; None: on the CPU."""
 
 _DLPACK_CUDA = 2
-_DEFAULT_STREAM = 1  # DLPack's number of CUDA's default stream, on which the kernels run
+_SHARED_STREAM = 1  # DLPack's number of the default stream that all threads share; a kernel waits for it
 
 
 class CudaDevice(NamedTuple):
@@ -188,7 +188,7 @@ def on_device(name: str, x: Any, dtype: str | None, gpu: int) -> _core_cuda.Matr
         array, element = matrix_of(name, x, dtype)
         result: _core_cuda.Matrix = module.Matrix.upload(array, element, gpu)
         return result
-    result = module.Matrix.lend(_capsule(x), name)
+    result = module.Matrix.lend(_capsule(x), name) if hasattr(x, "__dlpack__") else module.Matrix.lend_array(x, name)
     if dtype == "bfloat16" and result.element != "bfloat16":
         raise TypeError(f"{name}: expected bfloat16, got {result.element} on the device; convert it on purpose")
     return result
@@ -202,7 +202,10 @@ def lies_on_gpu(x: Any) -> bool:
 def _cuda_device(x: Any) -> int | None:
     """Number of the GPU on which an array lies; None: anywhere else."""
     if not hasattr(x, "__dlpack_device__"):
-        return None
+        module = _module()
+        if module is None or not hasattr(x, "__cuda_array_interface__"):
+            return None
+        return int(module.device_of_pointer(x.__cuda_array_interface__["data"][0]))
     try:
         kind, number = x.__dlpack_device__()
     except (BufferError, RuntimeError, TypeError, ValueError):
@@ -211,6 +214,6 @@ def _cuda_device(x: Any) -> int | None:
 
 
 def _capsule(x: Any) -> Any:
-    """Its memory, once what its owner has started on it is done for the stream of the kernels."""
+    """Its memory, ready where what its owner has started on it is done on the shared default stream."""
     detached = x.detach() if hasattr(x, "detach") else x
-    return detached.__dlpack__(stream=_DEFAULT_STREAM)
+    return detached.__dlpack__(stream=_SHARED_STREAM)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from pycurate import _core
 from pycurate.errors import InputError
+from pycurate.kernels import gpu_blocks, gpu_grid
 from pycurate.kernels.arrays import matrix_of, require_option, thread_count_of
-from pycurate.kernels.device import Place, cuda_kernels, device_of, on_device
+from pycurate.kernels.device import Place, cuda_kernels, device_of, lies_on_gpu, on_device
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices, self_similarities
+from pycurate.kernels.host_matrix import HostMatrix
 from pycurate.kernels.rowwise import Metric
 from pycurate.kernels.screening import cuda_screening_of, screening_of
 
@@ -27,6 +29,8 @@ Progress: TypeAlias = Callable[[float], object] | None
 
 class JoinKernels(Protocol):
     """The functions of one twin that take its operands; those of all twins are called alike."""
+
+    Operand: Any
 
     def pairs_above(
         self, a: Operand, b: Operand | None, threshold: float, max_pairs: int, threads: int, progress: Progress
@@ -65,16 +69,18 @@ class JoinKernels(Protocol):
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
 
 
-def kernels_on(device: Place) -> JoinKernels:
-    """Of the CPU, or of GPUs."""
-    module: JoinKernels = _core.fused_similarity if device is None else cuda_kernels()
+def kernels_on(device: Place, *, in_blocks: bool = False) -> JoinKernels:
+    """Of the CPU, or of GPUs: of several, or ``in_blocks``, those of ``gpu_blocks``."""
+    module: JoinKernels = _core.fused_similarity
+    if device is not None:
+        module = gpu_blocks if in_blocks or len(device) > 1 else cuda_kernels()
     return module
 
 
 class Side(NamedTuple):
-    """One matrix of a problem, in the CPU's memory or in that of a GPU."""
+    """One matrix of a problem, in the CPU's memory, for GPUs or not, or in that of a GPU."""
 
-    array: NDArray[Any] | _core_cuda.Matrix
+    array: NDArray[Any] | _core_cuda.Matrix | HostMatrix
     element: Any
     distinct: DistinctRows
 
@@ -99,7 +105,7 @@ class Join(NamedTuple):
     @property
     def kernels(self) -> JoinKernels:
         """The functions that take its operands."""
-        return kernels_on(self.device)
+        return kernels_on(self.device, in_blocks=isinstance(self.left.array, gpu_blocks.Matrix))
 
     def operands(self, *, limit: float | None = None, neighbors: int | None = None) -> tuple[Operand, Operand | None]:
         """The two sides as the kernels take them.
@@ -128,9 +134,7 @@ class Join(NamedTuple):
             ]
             prefix = cuda_screening_of(matrices, limit, neighbors) if asked else None
             made = [
-                cuda_kernels().Operand(
-                    x, None if len(rows) == x.shape[0] else rows, self.metric, self.precision, prefix
-                )
+                self.kernels.Operand(x, None if len(rows) == x.shape[0] else rows, self.metric, self.precision, prefix)
                 for x, _, rows in matrices
             ]
             return made[0], None if right is None else made[1]
@@ -165,26 +169,38 @@ def join_of(
     require_option("unjudged", unjudged, Unjudged)
     count = thread_count_of(threads)
     place = device_of(device, x, y)
+    matrices = [("x", x), ("y", y)][: 1 if y is None else 2]
+    in_blocks = place is not None and _needs_blocks(place, matrices, dtype)
     sides: list[Side] = []
-    for name, given in (("x", x), ("y", y))[: 1 if y is None else 2]:
-        array: NDArray[Any] | _core_cuda.Matrix
-        if place is None:
-            array, element = matrix_of(name, given, dtype)
-        else:
+    for name, given in matrices:
+        array: NDArray[Any] | _core_cuda.Matrix | HostMatrix
+        if place is not None and in_blocks:
+            array = gpu_blocks.Matrix(*matrix_of(name, given, dtype), place)
+            element = array.element
+        elif place is not None:
             array = on_device(name, given, dtype, place[0])
             element = array.element
+        else:
+            array, element = matrix_of(name, given, dtype)
         if sides and element != sides[0].element:
             raise TypeError(f"y: expected {sides[0].element} to match x, got {element}; convert one of them on purpose")
         if sides and array.shape[1] != sides[0].array.shape[1]:
             raise ValueError(f"y: expected shape (m, {sides[0].array.shape[1]}) to match x, got {array.shape}")
-        if isinstance(array, np.ndarray):
-            distinct = DistinctRows.of(array, element, metric, count, collapse=collapse)
+        if isinstance(array, np.ndarray | gpu_blocks.Matrix):
+            rows = array if isinstance(array, np.ndarray) else array.array
+            distinct = DistinctRows.of(rows, element, metric, count, collapse=collapse)
         else:
             distinct = DistinctRows.on_device(array, metric, collapse=collapse)
         if unjudged == "raise" and len(distinct.unjudged):
             _raise_unjudged(name, distinct.unjudged, metric)
         sides.append(Side(array, element, distinct))
     return Join(sides[0], sides[1] if y is not None else None, metric, precision, count, place)
+
+
+def _needs_blocks(gpus: tuple[int, ...], given: list[tuple[str, Any]], dtype: str | None) -> bool:
+    """Whether rows are compared block by block: on several GPUs, or because they do not fit in the memory of one."""
+    moved = [matrix_of(name, x, dtype)[0] for name, x in given if not lies_on_gpu(x)]
+    return len(gpus) > 1 or not gpu_grid.fits(moved, gpus[0])
 
 
 def _raise_unjudged(name: str, rows: Indices, metric: Metric) -> None:

@@ -6,7 +6,8 @@ instruction set and for any number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -18,6 +19,7 @@ from pycurate.kernels.arrays import kind, matrix_of, require_option, rows_of, th
 from pycurate.kernels.device import cuda_kernels, device_of, lies_on_gpu, on_device
 
 Metric: TypeAlias = Literal["cosine", "inner_product", "l2"]
+Gpus: TypeAlias = tuple[int, ...]
 FloatType: TypeAlias = Literal["float32", "float16", "bfloat16"]
 
 A_NOT_FINITE, A_ZERO, B_NOT_FINITE, B_ZERO = np.uint8(1), np.uint8(2), np.uint8(4), np.uint8(8)
@@ -108,9 +110,9 @@ def pair_similarity(
     dtype
         ``"bfloat16"`` to read uint16 arrays as bfloat16 bits.
     device
-        ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"``, ``"auto"`` (a GPU where one can be used); None: where the
-        arrays lie. Rows in the CPU's memory go to a GPU in pieces of 256 MB. The result is the same bits and lies in
-        the CPU's memory.
+        ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"``, ``"cuda:0,1"`` (several), ``"auto"`` (a GPU where one can
+        be used); None: where the arrays lie. Rows in the CPU's memory go to GPUs in pieces of 64 MB, to each in turn.
+        The result is the same bits and lies in the CPU's memory.
 
     Returns
     -------
@@ -207,9 +209,8 @@ def row_statistics(
     """
     place = device_of(device, x)
     if place is not None:
-        pieces = _pieces_on_device([("x", x)], dtype, place)
-        measure = cuda_kernels().measure_rows
-        return RowStatistics(*_joined([measure(piece, *_head_arrays(heads)) for (piece,) in pieces]))
+        measure, arrays = cuda_kernels().measure_rows, _head_arrays(heads)
+        return RowStatistics(*_piecewise([("x", x)], dtype, place, lambda piece: measure(piece, *arrays)))
     rows, element = rows_of("x", x, dtype)
     return RowStatistics(*_core.rowwise.measure_rows(rows, element, *_head_arrays(heads), thread_count_of(threads)))
 
@@ -239,27 +240,22 @@ def convert(
     return _core.rowwise.convert_rows(rows, element, to, thread_count_of(threads))
 
 
-_PIECE_BYTES = 1 << 28  # of the rows that are on their way to a GPU at a time
+PIECE_BYTES = 1 << 26  # of the rows that are on their way to a GPU at a time
 
 
 def _scores_on_device(
-    a: Any,
-    b: Any,
-    metric: Metric,
-    heads_a: Heads | None,
-    heads_b: Heads | None,
-    dtype: str | None,
-    place: tuple[int, ...],
+    a: Any, b: Any, metric: Metric, heads_a: Heads | None, heads_b: Heads | None, dtype: str | None, gpus: Gpus
 ) -> RowwiseScores:
     require_option("metric", metric, Metric)
     score = cuda_kernels().score_pairs
-    pieces = _pieces_on_device([("a", a), ("b", b)], dtype, place)
     heads = (*_head_arrays(heads_a), *_head_arrays(heads_b))
-    return RowwiseScores(*_joined([score(x, y, metric, *heads) for x, y in pieces]))
+    fields = _piecewise([("a", a), ("b", b)], dtype, gpus, lambda x, y: score(x, y, metric, *heads))
+    return RowwiseScores(*fields)
 
 
-def _pieces_on_device(arrays: list[tuple[str, Any]], dtype: str | None, place: tuple[int, ...]) -> Iterator[list[Any]]:
-    """The same rows of each array in a GPU's memory, piece by piece where they come from the CPU's."""
+def _piecewise(arrays: list[tuple[str, Any]], dtype: str | None, gpus: Gpus, ask: Callable[..., Any]) -> list[Any]:
+    """What a kernel says of the same rows of each array in a GPU's memory; those from the CPU's go there piece by
+    piece, to each GPU in turn."""
     matrices: list[Any] = []
     read_as: list[str | None] = []
     for name, x in arrays:
@@ -269,15 +265,21 @@ def _pieces_on_device(arrays: list[tuple[str, Any]], dtype: str | None, place: t
         matrices.append(checked)
         read_as.append("bfloat16" if element == "bfloat16" else dtype)
     n, row_bytes = matrices[0].shape[0], max(1, matrices[0].shape[1] * 4)
-    step = max(1, n) if lies_on_gpu(matrices[0]) else max(1, _PIECE_BYTES // row_bytes)
-    for begin in range(0, max(1, n), step):
+    step = max(1, n) if lies_on_gpu(matrices[0]) else max(1, PIECE_BYTES // row_bytes)
+
+    def part(number: int) -> Any:
+        begin, gpu = number * step, gpus[number % len(gpus)]
         piece = [
-            on_device(name, x[begin : begin + step], kind_of_x, place[0])
+            on_device(name, x[begin : begin + step], kind_of_x, gpu)
             for (name, _), x, kind_of_x in zip(arrays, matrices, read_as, strict=True)
         ]
         if len({x.element for x in piece}) > 1:
             raise TypeError(f"b: expected {piece[0].element} to match a, got {piece[1].element}; convert one of them")
-        yield piece
+        return ask(*piece)
+
+    # One piece is on its way while the last is computed.
+    with ThreadPoolExecutor(2 * len(gpus)) as pool:
+        return _joined(list(pool.map(part, range(-(-max(1, n) // step)))))
 
 
 def _joined(parts: list[Any]) -> list[Any]:

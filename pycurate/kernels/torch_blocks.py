@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pycurate import _core
 from pycurate.kernels.arrays import matrix_of
+from pycurate.kernels.host_matrix import HostMatrix
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -28,7 +29,6 @@ _FRAGILE_SQUARE = 2.0**-100
 # Of rows up to this, no sum of a similarity overflows float32, so that every pair of them has one.
 _LARGE_SQUARE = 2.0**124
 _PAIR_BYTES = 64  # of a block at most: the product, two bounds in float64, what they are made of, masks, places
-_SCORED_BYTES = 1 << 26  # rows gathered at a time
 _PROGRESS_SECONDS = 0.1
 _precision = threading.Lock()  # of the process, while a thread has set it
 
@@ -52,15 +52,16 @@ def place_of(number: int) -> Any:
     return loaded_torch().device("cuda", number)
 
 
-class Matrix:
+class Matrix(HostMatrix):
     """(n, d) rows in the CPU's memory and the number of the GPU on which they are multiplied."""
 
     def __init__(self, array: NDArray[Any], element: str, device: int) -> None:
-        self.array, self.element, self.device = array, element, device
+        super().__init__(array, element)
+        self.device = device
 
     @classmethod
-    def upload(cls, x: NDArray[Any], element: str, device: int) -> Matrix:
-        return cls(x, element, device)
+    def upload(cls, x: NDArray[Any], element: str, device: int, rows: Integers | None = None) -> Matrix:
+        return cls(x if rows is None else x[rows], element, device)
 
     @classmethod
     def lend(cls, capsule: Any, name: str) -> Matrix:
@@ -68,25 +69,6 @@ class Matrix:
         tensor = loaded_torch().from_dlpack(capsule)
         array, element = matrix_of(name, tensor.cpu(), None)
         return cls(array, element, tensor.device.index or 0)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.array.shape[0], self.array.shape[1]
-
-    def copies(self) -> Integers:
-        return _core.fused_similarity.copies(self.array, self.element, 0)  # type: ignore[arg-type]
-
-    def take(self, rows: Integers) -> NDArray[Any]:
-        return self.array[rows]
-
-    def self_products(self) -> NDArray[np.float64]:
-        """(n,) canonical squared norms, NaN where they are not finite."""
-        result = np.empty(len(self.array))
-        step = _rows_at_a_time(self)
-        for begin in range(0, len(result), step):
-            part = self.array[begin : begin + step]
-            result[begin : begin + step] = scores_of(part, part, self.element, "inner_product", 0)
-        return result
 
 
 class Operand:
@@ -179,7 +161,7 @@ class Block:
 
         ``matters``: which pairs still do, asked before each time.
         """
-        join, step = self.join, _rows_at_a_time(self.join.a.x)
+        join, step = self.join, self.join.a.x.rows_at_a_time()
         places = (
             (mask.nonzero() + loaded_torch().tensor([self.left.begin, self.right.begin], device=join.place))
             .cpu()
@@ -271,10 +253,6 @@ def scores_of(x: NDArray[Any], y: NDArray[Any], element: str, metric: str, threa
     """(n,) canonical similarities of aligned rows."""
     found: Floats = _core.rowwise.score_pairs(x, y, element, metric, False, None, None, None, None, threads)[0]
     return found
-
-
-def _rows_at_a_time(x: Matrix) -> int:
-    return max(1, _SCORED_BYTES // max(1, 2 * x.shape[1] * x.array.itemsize, 1024))
 
 
 @contextmanager

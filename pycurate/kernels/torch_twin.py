@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
+from pycurate.kernels.partial_answers import SpanningEdges, decoded, joined_columns, keys_of
 from pycurate.kernels.torch_blocks import Floats, Integers, Join, Matrix, Operand, Progress, loaded_torch
 
 __all__ = [
     "Matrix",
     "Operand",
+    "add_nearest",
     "count_above",
     "forest_above",
+    "free_bytes",
     "log_sum_exp",
     "max_earlier",
     "measure_rows",
@@ -29,6 +32,11 @@ __all__ = [
     "spanning_forest_above",
     "top_k",
 ]
+
+
+def free_bytes(device: int) -> int:
+    """As many as there may be: rows stay in the CPU's memory."""
+    return 1 << 62
 
 
 def measure_rows(x: Matrix, weights: Floats | None, bias: Floats | None) -> Any:
@@ -54,37 +62,16 @@ def pairs_above(
 ) -> tuple[Integers, Integers, Floats] | None:
     """Sorted by (row, col); None where there are more than ``max_pairs``."""
     join = Join(a, b, threads, progress)
-    found, count = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))], 0
+    found: list[tuple[Integers, Integers, Floats]] = []
+    count = 0
     for i, j, similarities in join.scored_above(threshold):
         count += len(i)
         if count > max_pairs:
             return None
         found.append((*join.rows_of(i, j), similarities))
-    rows, cols, similarities = (np.concatenate(column) for column in zip(*found, strict=True))
+    rows, cols, similarities = joined_columns(found)
     order = np.lexsort((cols, rows))
     return rows[order], cols[order], similarities[order]
-
-
-class _Forest:
-    """The heaviest spanning forest of edges that come some at a time, in memory that grows with the nodes."""
-
-    def __init__(self, nodes: int) -> None:
-        self.nodes = nodes
-        self._edges = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
-        self._waiting = 0
-
-    def add(self, i: Integers, j: Integers, similarities: Floats) -> None:
-        self._edges.append((i, j, similarities))
-        self._waiting += len(i)
-        if self._waiting > max(self.nodes, 1 << 16):
-            self.edges()
-
-    def edges(self) -> tuple[Integers, Integers, Floats]:
-        """Of those so far."""
-        rows, cols, similarities = (np.concatenate(column) for column in zip(*self._edges, strict=True))
-        kept = _core.fused_similarity.heaviest_forest(self.nodes, rows, cols, similarities)
-        self._edges, self._waiting = [kept], 0
-        return kept
 
 
 def spanning_forest_above(
@@ -92,7 +79,7 @@ def spanning_forest_above(
 ) -> tuple[Integers, Integers, Floats]:
     """The heaviest spanning forest, heaviest edge first."""
     join = Join(a, b, threads, progress)
-    forest = _Forest(join.nodes)
+    forest = SpanningEdges(join.nodes)
     for edges in join.scored_above(floor):
         forest.add(*edges)
     i, j, similarities = forest.edges()
@@ -104,7 +91,7 @@ def forest_above(
 ) -> tuple[Integers, Integers]:
     """Edges that span the components of the pairs."""
     join = Join(a, b, threads, progress)
-    forest = _Forest(join.nodes)
+    forest = SpanningEdges(join.nodes)
     component, since = np.arange(join.nodes), 0
 
     def apart(i: Integers, j: Integers) -> NDArray[np.bool_]:
@@ -188,22 +175,22 @@ def top_k(
     """The k nearest rows of each, and their similarities; any k."""
     join = Join(a, b, threads, progress)
     two_sided = both or b is None
-    lists = _Lists(join.nodes if two_sided else a.n, k)
-    for block in join.blocks():
-        lower = block.lower
-        limits = _limits_of(lower, 1, join.to_device(lists.limits[block.a]), k)[:, None]
-        if two_sided:
-            right = _limits_of(lower, 0, join.to_device(lists.limits[block.nodes_b]), k)[None, :]
-            limits = limits.minimum(right)
-        for i, j, similarities in block.scored(block.reaching(limits)):
-            rows, cols = join.rows_of(i, j)
-            lists.add(i, cols, similarities)
-            if two_sided:
-                lists.add(j, rows, similarities)
+    lists = _Lists(np.full((join.nodes if two_sided else a.n, k), -1), None)
+    lists.fill(join, two_sided, a.rows if b is None else np.concatenate([a.rows, b.rows]))
     similarities = np.where(lists.rows >= 0, lists.similarities, np.float32(np.nan))
     if b is None or not both:
         return lists.rows, similarities, None, None
     return lists.rows[: a.n], similarities[: a.n], lists.rows[a.n :], similarities[a.n :]
+
+
+def add_nearest(
+    a: Operand, b: Operand | None, first_b: int, lists: NDArray[np.uint64], threads: int, progress: Progress
+) -> None:
+    """As that of ``_core_cuda``: changes ``lists``, (n, k) of ``partial_answers.keys_of``, in place."""
+    join = Join(a, b, threads, progress)
+    found = _Lists(*decoded(lists))
+    found.fill(join, b is None, first_b - join.offset + np.arange(join.nodes))
+    lists[:] = keys_of(found.rows, found.similarities)
 
 
 def _limits_of(lower: Any, axis: int, limits: Any, k: int) -> Any:
@@ -216,8 +203,25 @@ def _limits_of(lower: Any, axis: int, limits: Any, k: int) -> Any:
 class _Lists:
     """Of every node the k nearest so far, nearest first, ties to the lower row; -1 and -inf beyond the last."""
 
-    def __init__(self, n: int, k: int) -> None:
-        self.rows, self.similarities = np.full((n, k), -1), np.full((n, k), -np.inf, np.float32)
+    def __init__(self, rows: Integers, similarities: Floats | None) -> None:
+        self.rows = rows
+        self.similarities = np.full(rows.shape, -np.inf, np.float32)
+        if similarities is not None:
+            self.similarities[rows >= 0] = similarities[rows >= 0]
+
+    def fill(self, join: Join, two_sided: bool, numbers: Integers) -> None:
+        """Enter the pairs of a join into the lists of its left nodes, or of all; ``numbers``: of nodes as rows."""
+        k = self.rows.shape[1]
+        for block in join.blocks():
+            lower = block.lower
+            limits = _limits_of(lower, 1, join.to_device(self.limits[block.a]), k)[:, None]
+            if two_sided:
+                right = _limits_of(lower, 0, join.to_device(self.limits[block.nodes_b]), k)[None, :]
+                limits = limits.minimum(right)
+            for i, j, similarities in block.scored(block.reaching(limits)):
+                self.add(i, numbers[j], similarities)
+                if two_sided:
+                    self.add(j, numbers[i], similarities)
 
     @property
     def limits(self) -> Floats:
@@ -246,7 +250,7 @@ def log_sum_exp(
     def on_the_cpu(operand: Operand) -> _core.fused_similarity.Operand:
         return _core.fused_similarity.Operand(
             operand.x.array,
-            operand.x.element,  # type: ignore[arg-type]
+            operand.x.element,
             None if operand.n == operand.x.shape[0] else operand.rows,
             operand.metric,  # type: ignore[arg-type]
             None,

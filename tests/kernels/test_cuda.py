@@ -14,6 +14,7 @@ import pycurate
 from pycurate.errors import InputError
 from pycurate.kernels import device as devices
 from pycurate.kernels.device import CudaDevice, CudaSupport, cuda_support, device_of
+from pycurate.kernels.rowwise import pair_similarity
 from pycurate.kernels.spanning_forest import spanning_forest_above
 
 needs_gpu = pytest.mark.skipif(cuda_support().missing is not None, reason=f"no GPU: {cuda_support().missing}")
@@ -103,6 +104,37 @@ def test_tensors_on_the_gpu(element: str) -> None:
         pycurate.pairs_above(there, 0.9, x)
     with pytest.raises(ValueError, match="adjacent elements"):
         pycurate.pairs_above(there.T, 0.9)
+
+
+class OnGpu:
+    """What numba and others give: a tensor's memory by the CUDA array interface alone."""
+
+    def __init__(self, tensor: Any, stream: int | None = None) -> None:
+        self._tensor = tensor
+        self.shape = tuple(tensor.shape)
+        self.__cuda_array_interface__ = {**tensor.__cuda_array_interface__, "version": 3, "stream": stream}
+
+    def __getitem__(self, part: Any) -> OnGpu:
+        return OnGpu(self._tensor[part])
+
+
+@needs_gpu
+def test_arrays_with_the_cuda_array_interface() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.from_numpy(rows(900, 50, np.float16)).nan_to_num()
+    there = x.to("cuda")
+    for stream in (None, 1, 2, torch.cuda.Stream().cuda_stream):
+        assert_equal_answers(pycurate.pairs_above(OnGpu(there, stream), 0.9), pycurate.pairs_above(x, 0.9))
+    assert_equal_answers(pycurate.nearest(OnGpu(there[::3, 1:]), 5), pycurate.nearest(x[::3, 1:], 5))
+    assert_equal_answers(pair_similarity(OnGpu(there), OnGpu(there)), pair_similarity(x, x))
+    with pytest.raises(ValueError, match="adjacent elements"):
+        pycurate.pairs_above(OnGpu(there.T), 0.9)
+    with pytest.raises(ValueError, match=r"expected a 2-D array \(n, d\), got 1-D"):
+        pycurate.pairs_above(OnGpu(there[0]), 0.9)
+    with pytest.raises(TypeError, match="expected float16, bfloat16, float32 or int8"):
+        pycurate.pairs_above(OnGpu(there.double()), 0.9)
+    with pytest.raises(ValueError, match="lies on cuda:0"):
+        pycurate.pairs_above(OnGpu(there), 0.9, device="cpu")
 
 
 @needs_gpu
@@ -209,4 +241,4 @@ def test_a_join_out_of_core_says_what_a_gpu_would_need(monkeypatch: pytest.Monke
         with pytest.raises(ValueError, match="no CUDA driver was found"):
             join(rows(50, 8), tmp_path / join.__name__, device="cuda")
     with pytest.raises(ValueError, match="no CUDA driver was found"):
-        pycurate.pair_similarity(rows(9, 8), rows(9, 8), device="cuda")
+        pair_similarity(rows(9, 8), rows(9, 8), device="cuda")

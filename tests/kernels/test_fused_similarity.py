@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pycurate.kernels import active_isa, set_active_isa
-from pycurate.kernels.device import cuda_support
+from pycurate.kernels.device import cuda_kernels, cuda_support
 from pycurate.kernels.fused_similarity import (
     components_above,
     count_above,
@@ -178,7 +178,8 @@ def assert_equals_definition(
         else:
             assert_same_bits(pairs.copy_of_y, reference.copy_of(y), what)
             assert_same_bits(pairs.unjudged_y, unjudged_y, what)
-    for k in (1, 5, min(similarity.shape[1] + 2, 128 if device == CUDA else 1000)):  # most that a GPU keeps
+    most = 1000 if device == "cpu" else getattr(cuda_kernels(), "most_neighbors", 1000)  # that a GPU keeps
+    for k in (1, 5, min(similarity.shape[1] + 2, most)):
         found = nearest(x, k, y, **asked)
         indices, similarities = reference.nearest(similarity, k)
         assert_same_bits(found.indices, indices, f"{metric}, k {k}")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import pycurate
 from pycurate.errors import InputError
 from pycurate.kernels import device as devices
-from pycurate.kernels import torch_blocks, torch_twin
+from pycurate.kernels import host_matrix, torch_blocks, torch_twin
 from pycurate.kernels.arrays import matrix_of
 from pycurate.kernels.device import CudaDevice, CudaSupport, device_of
 from pycurate.kernels.join import join_of
@@ -68,7 +68,7 @@ def test_pytorch_without_a_gpu_changes_nothing() -> None:
 @pytest.mark.usefixtures("torch_on_the_cpu")
 def test_the_twin_in_pytorch_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks, clumps, and both sides of a cross-join that other modules ask for."""
-    monkeypatch.setattr(torch_blocks, "_SCORED_BYTES", 100_000)  # pairs are scored in many parts
+    monkeypatch.setattr(host_matrix, "_GATHERED_BYTES", 100_000)  # pairs are scored in many parts
     random = np.random.default_rng(3)
     x, y = rows(700, 48), rows(300, 48, seed=1)
     x[100:400] = x[100] + 0.02 * random.standard_normal((300, 48))
