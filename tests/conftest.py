@@ -162,8 +162,8 @@ def gpu_calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Names of the questions that a GPU is asked, as they come: a real one, and PyTorch that plays one."""
     if request.param == "torch":
         request.getfixturevalue("torch_on_the_cpu")
-    elif (missing := cuda_support().missing) is not None:
-        pytest.skip(f"no GPU: {missing}")
+    elif not cuda_support().usable:
+        pytest.skip(f"no GPU: {cuda_support().missing}")
     twin = cuda_kernels()
     asked: list[str] = []
 

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pycurate.api.clustered import clustered_join, indexed_join
+from pycurate.kernels import torch_twin
 from pycurate.pipeline.neighbor_lists import joined_lists
 
 N, THRESHOLD = 400, 0.9
@@ -44,6 +45,21 @@ def test_clusters(gpu_calls: list[str], tmp_path: Path, probes: Any) -> None:
     assert answers(made[0]) == answers(made[1])
     assert made[0].centroids.tobytes() == made[1].centroids.tobytes()
     assert {"top_k", "pairs_above", "forest_above", "spanning_forest_above", "max_earlier"} == set(gpu_calls)
+
+
+def test_clusters_on_several_gpus(
+    torch_on_the_cpu: None, small_blocks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, used = torch_twin.Matrix.upload, set()
+
+    def told(x: NDArray[Any], element: str, device: int, *rows: Any) -> Any:
+        used.add(device)
+        return upload(x, element, device, *rows)
+
+    monkeypatch.setattr(torch_twin.Matrix, "upload", told)
+    there = clustered_join(make_rows(), tmp_path / "there", clusters=9, device="cuda:0,1")
+    assert answers(there) == answers(clustered_join(make_rows(), tmp_path / "here", clusters=9))
+    assert used == {0, 1}
 
 
 def test_an_index(gpu_calls: list[str], tmp_path: Path) -> None:
