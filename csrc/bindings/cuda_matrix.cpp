@@ -145,6 +145,44 @@ py::array take(const PyMatrix& x, const Integers& rows) {
     return out;
 }
 
+/// (len(rows), p) float32.
+Floats project(const PyMatrix& x, const Integers& rows, const Floats& directions) {
+    check_row_numbers(rows, x.rows.n);
+    if (directions.ndim() != 2 || static_cast<std::size_t>(directions.shape(1)) != x.rows.d ||
+        !(directions.flags() & py::array::c_style))
+        throw py::value_error("directions: expected shape (p, " + std::to_string(x.rows.d) +
+                              "), C order, got " + std::string(py::str(directions.attr("shape"))));
+    const std::int64_t* numbers = rows.data();
+    const float* of = directions.data();
+    const auto count = static_cast<std::size_t>(rows.size()),
+               p = static_cast<std::size_t>(directions.shape(0));
+    std::vector<float> found;
+    {
+        const py::gil_scoped_release no_gil;
+        found = x.rows.project(numbers, count, of, p);
+    }
+    return Floats({rows.size(), directions.shape(0)}, found.data());
+}
+
+/// (n,) uint32.
+py::array_t<std::uint32_t> nearest_centroids_(const Floats& rows, const Floats& centroids, int device) {
+    const bool alike = rows.ndim() == 2 && centroids.ndim() == 2 && rows.shape(1) == centroids.shape(1) &&
+                       (rows.flags() & centroids.flags() & py::array::c_style);
+    if (!alike || rows.shape(1) > most_cluster_coordinates || centroids.shape(0) < 1)
+        throw py::value_error("rows, centroids: expected (n, p) and (c, p), p at most 32, C order, got " +
+                              std::string(py::str(rows.attr("shape"))) + " and " +
+                              std::string(py::str(centroids.attr("shape"))));
+    const auto n = static_cast<std::size_t>(rows.shape(0)), p = static_cast<std::size_t>(rows.shape(1)),
+               count = static_cast<std::size_t>(centroids.shape(0));
+    const float *of_rows = rows.data(), *of_centroids = centroids.data();
+    std::vector<std::uint32_t> found;
+    {
+        const py::gil_scoped_release no_gil;
+        found = nearest_centroids(device, of_rows, n, p, of_centroids, count);
+    }
+    return py::array_t<std::uint32_t>(static_cast<py::ssize_t>(n), found.data());
+}
+
 Integers copies(const PyMatrix& x) {
     Integers copy_of(static_cast<py::ssize_t>(x.rows.n));
     std::int64_t* out = copy_of.mutable_data();
@@ -174,8 +212,11 @@ void bind_cuda_matrix(py::module_& m) {
         .def_property_readonly("element", [](const PyMatrix& x) { return name_of(x.rows.element); })
         .def_property_readonly("device", [](const PyMatrix& x) { return x.rows.device; })
         .def("copies", &copies)
+        .def("project", &project, py::arg("rows").noconvert(), py::arg("directions").noconvert())
         .def("take", &take, py::arg("rows").noconvert())
         .def("self_products", &self_products);
+    m.def("nearest_centroids", &nearest_centroids_, py::arg("rows").noconvert(),
+          py::arg("centroids").noconvert(), py::arg("device"));
     m.def("device_of_pointer", &device_of_pointer, py::arg("at"));
 }
 

@@ -279,6 +279,17 @@ Integers copies(const py::array& x, const std::string& element, std::size_t thre
     return copy_of;
 }
 
+py::array_t<std::uint64_t> row_hashes(const py::array& x, const std::string& element, std::size_t threads) {
+    const Element kind = element_of(element);
+    const Matrix matrix = matrix_of(x, "x", kind);
+    py::array_t<std::uint64_t> hashes(x.shape(0));
+    std::uint64_t* out = hashes.mutable_data();
+    const auto n = static_cast<std::size_t>(x.shape(0)), d = static_cast<std::size_t>(x.shape(1));
+    const Progress none;
+    run([&] { return hash_rows(matrix, n, d, kind, out, threads, poll_of(none)); });
+    return hashes;
+}
+
 Integers components(std::size_t n, const Integers& rows, const Integers& cols) {
     const auto edges = static_cast<std::size_t>(rows.shape(0));
     check_length(rows, edges, "rows");
@@ -377,6 +388,7 @@ void bind_fused_similarity(py::module_& m) {
         .def_property_readonly("n", [](const PyOperand& o) { return o.rows->n; })
         .def_property_readonly("d", [](const PyOperand& o) { return o.rows->d; })
         .def_property_readonly("nbytes", [](const PyOperand& o) { return o.rows->bytes(); });
+    m.def("row_hashes", &row_hashes, py::arg("x").noconvert(), py::arg("element"), py::arg("threads"));
     m.def("copies", &copies, py::arg("x").noconvert(), py::arg("element"), py::arg("threads"));
     m.def("pairs_above", &pairs_above_, py::arg("a"), py::arg("b"), py::arg("threshold"),
           py::arg("max_pairs"), py::arg("threads"), py::arg("progress"));

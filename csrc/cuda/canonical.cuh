@@ -122,4 +122,15 @@ static __device__ __noinline__ double canonical_dot(const char* x, const char* y
     return canonical_dot_of<Element::int8>(x, y, d, aligned, threads);
 }
 
+/// An element of a row, widened.
+inline __device__ float any_element(const Rows& x, const char* row, std::uint32_t j) {
+    switch (x.element) {
+        case Element::float32: return element_at<Element::float32>(row, j);
+        case Element::float16: return element_at<Element::float16>(row, j);
+        case Element::bfloat16: return element_at<Element::bfloat16>(row, j);
+        case Element::int8: break;
+    }
+    return element_at<Element::int8>(row, j);
+}
+
 }  // namespace pycurate::cuda

@@ -39,11 +39,19 @@ class Matrix {
     void take(const std::int64_t* rows, std::size_t count, void* out) const;
     /// Per row the lowest row with the same bits, -1 for the first.
     void find_copies(std::int64_t* copy_of) const;
+    /// (count, p) products of some rows, made unit, with p directions (p, d).
+    std::vector<float> project(const std::int64_t* rows, std::size_t count, const float* directions,
+                               std::size_t p) const;
 
   private:
     Matrix() = default;
     Buffer<char> own_;
 };
+
+constexpr std::uint32_t most_cluster_coordinates = 32;
+/// Per row (n, p) the nearest of (count, p) centroids by dot product; p at most `most_cluster_coordinates`.
+std::vector<std::uint32_t> nearest_centroids(int device, const float* rows, std::size_t n, std::size_t p,
+                                             const float* centroids, std::size_t count);
 
 /// What the operands of one problem share (see fused_similarity::Screening): a prefix of principal
 /// coordinates, in chunks of 64, and centroids in the first of them by which rows are ordered. In host

@@ -44,6 +44,9 @@ class Operand:
     @property
     def nbytes(self) -> int: ...  # memory beyond x
 
+def row_hashes(x: NDArray[Any], element: _Element, threads: int) -> NDArray[np.uint64]:
+    """(n,) 64 bits that follow from the bytes of each row alone."""
+
 def copies(x: NDArray[Any], element: _Element, threads: int) -> NDArray[np.int64]:
     """(n,) lowest row with the same bits, -1 for a row that is the first with its bits."""
 

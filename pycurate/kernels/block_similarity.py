@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pycurate import _core
-from pycurate.kernels import gpu_blocks
+from pycurate.kernels import gpu_blocks, gpu_grid
 from pycurate.kernels.device import Place, cuda_kernels
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.join import JoinKernels, Precision, kernels_on
@@ -27,7 +28,9 @@ OPERAND_ROW_BYTES = 576
 SAMPLE_ROWS = 2048
 """As many rows stand for all that a block is compared with where it is decided how to screen them."""
 
-__all__ = ["OPERAND_ROW_BYTES", "SAMPLE_ROWS", "BlockPair", "LeftBlock", "lowest_of_component"]
+UNKNOWN = object()
+
+__all__ = ["OPERAND_ROW_BYTES", "SAMPLE_ROWS", "UNKNOWN", "BlockPair", "LeftBlock", "lowest_of_component"]
 
 
 @dataclass(eq=False)
@@ -42,13 +45,20 @@ class LeftBlock:
     sample: NDArray[Any]  # (s, d) some of all rows that it is compared with
     compared: int  # how many these are
     device: Place = None
-    _screening: Any = field(default=None, init=False)
+    screening: Any = UNKNOWN
+    """How rows are screened, as another block of the same rows found out; unknown: found out at the first question."""
     _operand: Any = field(default=None, init=False)
 
     @property
     def kernels(self) -> JoinKernels:
         """The compiled functions that take its operands."""
-        return kernels_on(self.device)
+        return kernels_on(self.device, in_blocks=self._in_blocks)
+
+    @cached_property
+    def _in_blocks(self) -> bool:
+        """Whether several GPUs share the pairs, or one has no room for two such blocks."""
+        gpus = self.device
+        return gpus is not None and (len(gpus) > 1 or not gpu_grid.fits([self.rows, self.rows], gpus[0]))
 
     def part(self, rows: slice) -> LeftBlock:
         """Some of the rows, to be prepared on their own but screened alike."""
@@ -61,34 +71,42 @@ class LeftBlock:
             self.sample,
             self.compared,
             self.device,
+            self.screening,
         )
-        part._screening = self._screening
         if self._operand is not None:
             part._operand = part.operand_of(part.rows)
         return part
 
     def operands(self, right: NDArray[Any] | None, limit: float | None, neighbors: int | None) -> tuple[Any, Any]:
         """This block and another as the kernels take them; ``limit`` or ``neighbors`` as in `screening_of`."""
+        if self.screening is UNKNOWN:
+            self.screening = self._screening_of(limit, neighbors)
         if self._operand is None:
-            if self.metric == "cosine" and self.precision == "exact" and len(self.rows) and len(self.sample):
-                places = np.arange(self.compared) * len(self.sample) // self.compared
-                sides = [(self.rows, self.element, np.arange(len(self.rows))), (self.sample, self.element, places)]
-                prepare = screening_of if self.device is None else cuda_screening_of
-                self._screening = prepare(sides, limit, neighbors, self.threads)
             self._operand = self.operand_of(self.rows)
         return self._operand, None if right is None else self.operand_of(right)
+
+    def _screening_of(self, limit: float | None, neighbors: int | None) -> Any:
+        if self.metric != "cosine" or self.precision != "exact" or not len(self.rows) or not len(self.sample):
+            return None
+        places = np.arange(self.compared) * len(self.sample) // self.compared
+        others = (self.sample, self.element, places)
+        if self.device is not None:  # that of all rows, which the blocks of a join share
+            return cuda_screening_of([others], limit, neighbors, self.threads)
+        return screening_of(
+            [(self.rows, self.element, np.arange(len(self.rows))), others], limit, neighbors, self.threads
+        )
 
     def operand_of(self, rows: NDArray[Any]) -> Any:
         """Rows, prepared to be compared with this block."""
         if self.device is not None:
             there: Any
-            if len(self.device) > 1:
+            if self._in_blocks:
                 there = gpu_blocks.Matrix(rows, self.element, self.device)
             else:
                 there = cuda_kernels().Matrix.upload(rows, self.element, self.device[0])
-            return self.kernels.Operand(there, None, self.metric, self.precision, self._screening)
+            return self.kernels.Operand(there, None, self.metric, self.precision, self.screening)
         return _core.fused_similarity.Operand(
-            rows, self.element, None, self.metric, self._screening, self.precision, self.threads
+            rows, self.element, None, self.metric, self.screening, self.precision, self.threads
         )
 
 

@@ -103,6 +103,11 @@ class DistinctRows:
         return result
 
 
+def row_hashes(x: NDArray[Any], element: Any, threads: int) -> NDArray[np.uint64]:
+    """(n,) 64 bits that follow from the bytes of each row alone; rows that differ may share them."""
+    return _core.fused_similarity.row_hashes(x, element, threads)
+
+
 def _unjudged(flags: NDArray[np.uint8], metric: Metric) -> Indices:
     return np.flatnonzero(flags & (A_NOT_FINITE | A_ZERO if metric == "cosine" else A_NOT_FINITE))
 

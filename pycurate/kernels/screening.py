@@ -129,9 +129,11 @@ def _prefix_of(
         return None
     norms = [float(np.sqrt(np.mean(np.square(projected[:, :p]).sum(axis=1)))) for p in stages]
     clusters = min(_MOST_CLUSTERS, int(np.sqrt(max(sizes))))
-    sample = np.concatenate([_unit_rows(*side, clusters * _ROWS_PER_CLUSTER // len(sides)) for side in sides])
     first = np.ascontiguousarray(basis[:_CLUSTER_COORDINATES])
-    centroids = _centroids(_core.fused_similarity.products(sample, first, threads), clusters, threads)
+    count = clusters * _ROWS_PER_CLUSTER // len(sides)
+    sample = np.concatenate([_projected(*side, count, first, threads) for side in sides])
+    gpu = getattr(sides[0][0], "device", None) if hasattr(sides[0][0], "project") else None
+    centroids = _centroids(sample, clusters, threads, gpu)
     return _Prefix(basis, stages, [min(1.0, max(norm, 1e-3)) for norm in norms], centroids)
 
 
@@ -175,7 +177,7 @@ def _products(lengths: NDArray[Any], left: list[float], pairs_of_tile: int, d: i
 
 def _unit_rows(x: NDArray[Any] | _core_cuda.Matrix, element: Any, rows: NDArray[np.int64], count: int) -> _Matrix:
     """(at most count, d) of the rows, evenly spaced, as unit float32."""
-    chosen = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]
+    chosen = _evenly(rows, count)
     part = x[chosen] if isinstance(x, np.ndarray) else x.take(chosen)
     wide = (part.astype(np.uint32) << 16).view(np.float32) if element == "bfloat16" else part.astype(np.float32)
     largest = np.abs(wide).max(axis=1, keepdims=True)
@@ -183,6 +185,18 @@ def _unit_rows(x: NDArray[Any] | _core_cuda.Matrix, element: Any, rows: NDArray[
     norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
     wide /= np.where(norms > 0, norms, 1)
     return wide
+
+
+def _evenly(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]
+
+
+def _projected(x: Any, element: str, rows: NDArray[np.int64], count: int, directions: _Matrix, threads: int) -> _Matrix:
+    """(at most count, p) products of evenly spaced rows, made unit, with some directions: where the rows lie."""
+    if hasattr(x, "project"):
+        projected: _Matrix = x.project(_evenly(rows, count), directions)
+        return projected
+    return _core.fused_similarity.products(_unit_rows(x, element, rows, count), directions, threads)
 
 
 def _principal_directions(rows: _Matrix, count: int, threads: int) -> _Matrix:
@@ -199,11 +213,14 @@ def _principal_directions(rows: _Matrix, count: int, threads: int) -> _Matrix:
     return directions
 
 
-def _centroids(rows: _Matrix, count: int, threads: int) -> _Matrix:
-    """(count, p) centroids of a few rounds of Lloyd's algorithm; they only order rows."""
+def _centroids(rows: _Matrix, count: int, threads: int, gpu: int | None) -> _Matrix:
+    """(count, p) centroids of a few rounds of Lloyd's algorithm, on a GPU or not; they only order rows."""
     centroids = rows[np.linspace(0, len(rows) - 1, count).astype(np.int64)].copy()
     for _ in range(_LLOYD_ROUNDS):
-        nearest = np.argmax(_core.fused_similarity.products(rows, centroids, threads), axis=1)
+        if gpu is None:
+            nearest = np.argmax(_core.fused_similarity.products(rows, centroids, threads), axis=1)
+        else:
+            nearest = cuda_kernels().nearest_centroids(rows, centroids, gpu)
         order = np.argsort(nearest, kind="stable")
         found, starts = np.unique(nearest[order], return_index=True)
         sums = np.add.reduceat(rows[order], starts, axis=0)

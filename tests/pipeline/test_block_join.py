@@ -20,9 +20,10 @@ from pycurate.api.similarity import similarity_join
 from pycurate.errors import InputError, MemoryCapError, WorkspaceError
 from pycurate.kernels import fused_similarity as in_memory
 from pycurate.kernels.block_similarity import BlockPair
+from pycurate.kernels.distinct import row_hashes
 from pycurate.kernels.spanning_forest import spanning_forest_above
-from pycurate.pipeline.block_join import SimilarityJoin, distinct_rows, join, task_folder
-from pycurate.pipeline.block_join.blocks import MOST_BLOCK_ROWS, BlockPlan, plan_blocks
+from pycurate.pipeline.block_join import SimilarityJoin, distinct_rows, join, source, task_folder
+from pycurate.pipeline.block_join.blocks import MOST_BLOCK_ROWS, MOST_BLOCK_ROWS_ON_GPU, BlockPlan, plan_blocks
 from pycurate.pipeline.block_join.pair_runs import PAIR_DTYPE, _Run, merged
 from pycurate.reference.fused_similarity import copy_of
 from pycurate.reference.rowwise import narrow
@@ -36,7 +37,7 @@ def set_blocks(monkeypatch: pytest.MonkeyPatch) -> SetBlocks:
     """Cut blocks of so many rows, and let so many pairs into memory, whatever the cap."""
 
     def set_blocks(block_rows: int, most_pairs: int = 1 << 20) -> None:
-        monkeypatch.setattr(join, "plan_blocks", lambda *_: BlockPlan(block_rows, most_pairs))
+        monkeypatch.setattr(join, "plan_blocks", lambda *_, **__: BlockPlan(block_rows, most_pairs))
 
     return set_blocks
 
@@ -171,7 +172,7 @@ def test_rows_of_one_hash_are_told_apart_by_their_bytes(
 ) -> None:
     set_blocks(40)
     hashes = distinct_rows.row_hashes
-    monkeypatch.setattr(distinct_rows, "row_hashes", lambda rows: hashes(rows) % 3)
+    monkeypatch.setattr(distinct_rows, "row_hashes", lambda *rows: hashes(*rows) % 3)
     x = make_rows()
     x[20, 0], x[60, 0] = 0.0, -0.0
     np.testing.assert_array_equal(similarity_join(x, tmp_path).copy_of, copy_of(x))
@@ -297,7 +298,7 @@ from pycurate.api.similarity import similarity_join
 from pycurate.kernels.block_similarity import BlockPair
 from pycurate.pipeline.block_join import join
 from pycurate.pipeline.block_join.blocks import BlockPlan
-join.plan_blocks = lambda *_: BlockPlan(30, 1000)
+join.plan_blocks = lambda *_, **__: BlockPlan(30, 1000)
 asked, original = [], BlockPair.top_k
 def killing(self, *given, **named):
     asked.append(1)
@@ -390,6 +391,9 @@ def test_the_plan_is_the_formula_and_says_what_is_missing() -> None:
     assert plan.most_pairs == left // 8 // 80
     assert plan.block_rows == (left - left // 8) // (2 * (1024 + 512 + 576))
     assert plan_blocks(1 << 40, 1000, 512, 1024, 0).block_rows == MOST_BLOCK_ROWS
+    on_gpu = plan_blocks(1 << 30, 1_000_000, 512, 1024, 0, on_gpu=True)
+    assert 1.2 * plan.block_rows < on_gpu.block_rows < 1.5 * plan.block_rows  # three blocks of rows alone
+    assert plan_blocks(1 << 40, 1000, 512, 1024, 0, on_gpu=True).block_rows == MOST_BLOCK_ROWS_ON_GPU
     with pytest.raises(
         MemoryCapError, match=r"memory_bytes: expected enough .* of 1,000,000 rows, got .* give \d+ MiB more"
     ):
@@ -451,3 +455,31 @@ def test_the_process_stays_under_the_cap(tmp_path: Path) -> None:
     assert int(done.stdout) < cap
     plan = json.loads(next(tmp_path.glob("out/pairs_above*/plan.json")).read_text())
     assert plan["block_rows"] < 10_000
+
+
+@pytest.mark.parametrize("step", [1, 3, -1, -2])
+def test_rows_come_from_mapped_files_in_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Pieces are copied by several threads, and the pages of each are let go of, of views with any stride, too."""
+    monkeypatch.setattr(source, "READ_BYTES", 2048)
+    x = np.random.default_rng(0).standard_normal((5000, 24)).astype(np.float32)
+    np.save(tmp_path / "a.npy", x[:3000])
+    np.save(tmp_path / "b.npy", x[3000:])
+    mapped = [np.load(tmp_path / f"{name}.npy", mmap_mode="r")[::step] for name in "ab"]
+    whole = np.concatenate([x[:3000][::step], x[3000:][::step]])
+    read = source.RowSource("source", mapped, None)
+    for rows in (np.arange(len(whole)), np.arange(0, len(whole), 7), np.array([0, len(whole) - 1]), np.empty(0, int)):
+        np.testing.assert_array_equal(read.take(rows), whole[rows])
+    mixed = np.random.default_rng(1).permutation(len(whole))
+    np.testing.assert_array_equal(read.take_any(mixed), whole[mixed])
+    np.testing.assert_array_equal(np.concatenate([piece for _, piece in read.pieces()]), whole)
+
+
+@pytest.mark.parametrize("element", ["float32", "float16", "int8"])
+def test_hashes_follow_from_the_bytes_of_a_row_alone(element: str) -> None:
+    for d in (0, 1, 7, 33, 64):
+        x = (40 * np.random.default_rng(d).standard_normal((9000, d))).astype(element)
+        hashes = row_hashes(x, element, 1)
+        np.testing.assert_array_equal(row_hashes(x, element, 3), hashes)
+        np.testing.assert_array_equal(row_hashes(x[::-2], element, 2), hashes[::-2])
+        bits = np.unique(x.view(f"u{x.itemsize}"), axis=0) if d else x[:1]
+        assert len(np.unique(hashes)) == len(bits)  # 64 bits: no two of 9,000 rows by chance

@@ -37,6 +37,20 @@ std::uint64_t hash_bytes(const char* bytes, std::size_t size) noexcept {
 
 }  // namespace
 
+bool hash_rows(Matrix x, std::size_t n, std::size_t d, Element element, std::uint64_t* out, std::size_t threads,
+               const Poll& poll) {
+    const std::size_t row_bytes = d * rowwise::element_bytes(element);
+    constexpr std::size_t block = 4096;
+    return parallel_for((n + block - 1) / block, threads,
+                        [&](std::size_t t) {
+                            for (std::size_t i = t * block; i < std::min(n, (t + 1) * block); ++i)
+                                out[i] = hash_bytes(static_cast<const char*>(x.data) +
+                                                        static_cast<std::ptrdiff_t>(i) * x.row_stride,
+                                                    row_bytes);
+                        },
+                        [&] { return poll && poll(0.0); });
+}
+
 bool find_copies(Matrix x, std::size_t n, std::size_t d, Element element, std::int64_t* copy_of,
                  std::size_t threads, const Poll& poll) {
     const std::size_t row_bytes = d * rowwise::element_bytes(element);
@@ -46,16 +60,10 @@ bool find_copies(Matrix x, std::size_t n, std::size_t d, Element element, std::i
     struct Hashed {
         std::uint64_t hash, row;
     };
+    std::vector<std::uint64_t> hashes(n);
+    if (!hash_rows(x, n, d, element, hashes.data(), threads, poll)) return false;
     std::vector<Hashed> hashed(n);
-    constexpr std::size_t block = 4096;
-    const bool complete =
-        parallel_for((n + block - 1) / block, threads,
-                     [&](std::size_t t) {
-                         for (std::size_t i = t * block; i < std::min(n, (t + 1) * block); ++i)
-                             hashed[i] = {hash_bytes(row(i), row_bytes), i};
-                     },
-                     [&] { return poll && poll(0.0); });
-    if (!complete) return false;
+    for (std::size_t i = 0; i < n; ++i) hashed[i] = {hashes[i], i};
     std::fill_n(copy_of, n, std::int64_t{-1});
     std::sort(hashed.begin(), hashed.end(), [](const Hashed& p, const Hashed& q) {
         return p.hash != q.hash ? p.hash < q.hash : p.row < q.row;

@@ -19,6 +19,8 @@ ROW_BYTES = 128
 LEAST_BLOCK_ROWS = 64
 MOST_BLOCK_ROWS = 1 << 18
 """A task of so many rows a side takes minutes, which is what a killed run loses; preparing them is 5 to 10 % of it."""
+MOST_BLOCK_ROWS_ON_GPU = 1 << 20
+"""Half a second on an H100, about what it takes to read them."""
 _LEAST_PAIR_BYTES = 8 << 20
 _PAIR_BYTES = 80
 """A pair takes 20 bytes; in the kernel twice that while it is sorted, and as much again on its way to the disk."""
@@ -32,12 +34,15 @@ class BlockPlan:
     most_pairs: int  # of one call of a kernel, and of one step of a merge
 
 
-def plan_blocks(memory_bytes: int, rows: int, d: int, row_bytes: int, state_bytes: int) -> BlockPlan:
+def plan_blocks(
+    memory_bytes: int, rows: int, d: int, row_bytes: int, state_bytes: int, *, on_gpu: bool = False
+) -> BlockPlan:
     """Two blocks, prepared, and the pairs of one call fit in ``memory_bytes``, beside what is held for every row.
 
     memory = 128 rows + samples + 16 MiB + pairs + 2 block_rows (row_bytes + d + 576 + state_bytes). The samples decide
     how to screen: 12 d (1,024 + 16 sqrt(block_rows)) and 2,048 row_bytes. 16 MiB are for a piece that is being read,
-    and pairs have an eighth of what these leave, at least 8 MiB.
+    and pairs have an eighth of what these leave, at least 8 MiB. For a GPU nothing is prepared here, but a third block
+    is read while two are compared: block_rows (3 row_bytes + 2 state_bytes).
 
     Parameters
     ----------
@@ -55,9 +60,10 @@ def plan_blocks(memory_bytes: int, rows: int, d: int, row_bytes: int, state_byte
     MemoryCapError
         Less than 64 rows a block fit; says the least that is enough.
     """
-    sampled_rows = 1024 + 16 * math.isqrt(min(rows, MOST_BLOCK_ROWS))
+    most_rows = MOST_BLOCK_ROWS_ON_GPU if on_gpu else MOST_BLOCK_ROWS
+    sampled_rows = 1024 + 16 * math.isqrt(min(rows, most_rows))
     fixed = rows * ROW_BYTES + 12 * d * sampled_rows + SAMPLE_ROWS * row_bytes + READ_BYTES
-    per_row = 2 * (row_bytes + d + OPERAND_ROW_BYTES + state_bytes)
+    per_row = 2 * state_bytes + (3 * row_bytes if on_gpu else 2 * (row_bytes + d + OPERAND_ROW_BYTES))
     left = memory_bytes - fixed
     pair_bytes = max(_LEAST_PAIR_BYTES, left // 8)
     block_rows = (left - pair_bytes) // per_row
@@ -67,7 +73,7 @@ def plan_blocks(memory_bytes: int, rows: int, d: int, row_bytes: int, state_byte
             f"memory_bytes: expected enough for two blocks of {LEAST_BLOCK_ROWS} rows beside {ROW_BYTES} bytes for "
             f"each of {rows:,} rows, got too little; give {-(-(least - memory_bytes) >> 20):,} MiB more"
         )
-    return BlockPlan(min(block_rows, MOST_BLOCK_ROWS), pair_bytes // _PAIR_BYTES)
+    return BlockPlan(min(block_rows, most_rows), pair_bytes // _PAIR_BYTES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from pycurate.kernels.distinct import DistinctRows
+from pycurate.kernels.distinct import DistinctRows, row_hashes
 from pycurate.kernels.rowwise import Metric
 from pycurate.pipeline.block_join.source import Indices, RowSource
 
@@ -21,17 +20,9 @@ def distinct_rows_of(source: RowSource, metric: Metric, threads: int) -> Distinc
     hashes = np.empty(len(source), np.uint64)
     unjudged = [np.empty(0, np.int64)]
     for start, piece in source.pieces():
-        hashes[start : start + len(piece)] = row_hashes(piece)
+        hashes[start : start + len(piece)] = row_hashes(piece, source.element, threads)
         unjudged.append(start + DistinctRows.unjudged_of(piece, source.element, metric, threads))
     return DistinctRows(_copies(source, hashes), np.concatenate(unjudged))
-
-
-def row_hashes(rows: NDArray[Any]) -> NDArray[np.uint64]:
-    """(n,) xxh3-64 of each row's bytes; ``rows`` in C order."""
-    width = rows.shape[1] * rows.itemsize
-    data = rows.reshape(-1).view(np.uint8).data
-    digest = xxhash.xxh3_64_intdigest
-    return np.fromiter((digest(data[i * width : (i + 1) * width]) for i in range(len(rows))), np.uint64, len(rows))
 
 
 def _copies(source: RowSource, hashes: NDArray[np.uint64]) -> Indices:

@@ -257,7 +257,8 @@ class SimilarityJoin:
 
     def _plan(self, state_bytes: int) -> BlockPlan:
         rows = self.n + (self.m or 0)
-        return plan_blocks(self._memory_bytes, rows, self._source.d, self._source.row_bytes, state_bytes)
+        source, on_gpu = self._source, self._device is not None
+        return plan_blocks(self._memory_bytes, rows, source.d, source.row_bytes, state_bytes, on_gpu=on_gpu)
 
     def _grid(self, folder: TaskFolder, plan: BlockPlan) -> Grid:
         block_rows = folder.open_tasks(plan.block_rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +21,8 @@ Source: TypeAlias = Any
 
 READ_BYTES = 16 << 20
 """Rows are copied in pieces of this size, and the pages of a file behind them let go of after each."""
+READERS = 8
+"""Pieces copied at a time: one thread copies 4 GB/s of mapped pages, less than a GPU joins."""
 _SAMPLED_ROWS = 256
 
 
@@ -80,20 +83,37 @@ class RowSource:
     def take(self, rows: Indices) -> NDArray[Any]:
         """(len(rows), d) a copy, C order, of the rows with these rising numbers."""
         taken = np.empty((len(rows), self.d), self.shards[0].dtype)
+
+        def copy(piece: tuple[NDArray[Any], int, slice]) -> None:
+            shard, start, part = piece
+            first, last = int(rows[part.start]) - start, int(rows[part.stop - 1]) - start
+            between = shard[first : last + 1]
+            if len(between) == part.stop - part.start:
+                taken[part] = between
+            elif between.flags.c_contiguous:  # then nothing is allocated beside what is returned
+                np.take(between, rows[part] - start - first, axis=0, out=taken[part], mode="clip")
+            else:
+                taken[part] = between[rows[part] - start - first]
+            let_go(between)
+
+        pieces = list(self._pieces_of(rows))
+        if len(pieces) == 1:
+            copy(pieces[0])
+        else:
+            # Copying and the faults of mapped pages take turns with nothing but memory and disk.
+            with ThreadPoolExecutor(READERS) as readers:
+                list(readers.map(copy, pieces))
+        return taken
+
+    def _pieces_of(self, rows: Indices) -> Iterator[tuple[NDArray[Any], int, slice]]:
+        """Rising rows in pieces of one shard and of at most ``piece_rows`` of it: the shard, its first row, which."""
         filled = 0
-        for shard, start in zip(self.shards, self.starts, strict=False):
+        for shard, start in zip(self.shards, self.starts.tolist(), strict=False):
             stop = int(np.searchsorted(rows, start + len(shard)))
             while filled < stop:
-                first = int(rows[filled])
-                end = min(stop, int(np.searchsorted(rows, first + self.piece_rows)))
-                last = int(rows[end - 1])
-                dense = last - first + 1 == end - filled
-                taken[filled:end] = (
-                    shard[first - start : last + 1 - start] if dense else shard[rows[filled:end] - start]
-                )
+                end = min(stop, int(np.searchsorted(rows, int(rows[filled]) + self.piece_rows)))
+                yield shard, start, slice(filled, end)
                 filled = end
-                let_go(shard)
-        return taken
 
     def take_any(self, rows: Indices) -> NDArray[Any]:
         """Likewise of rows in any order, which is that of the copy."""
@@ -151,12 +171,15 @@ def open_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     return array
 
 
-def let_go(shard: NDArray[Any]) -> None:
-    """Drop a file's pages from this process: they stay in the system's cache while there is room."""
-    if not isinstance(shard, np.memmap) or shard.mode == "c":
+def let_go(rows: NDArray[Any]) -> None:
+    """Drop the pages of some rows of a file from this process: they stay in the system's cache while there is room."""
+    if not isinstance(rows, np.memmap) or rows.mode == "c" or not rows.size:
         return  # what was changed in a copy-on-write map would be lost
-    base: object = shard
+    base: object = rows
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, mmap.mmap):
-        base.madvise(mmap.MADV_DONTNEED)
+        steps = [(n - 1) * step for n, step in zip(rows.shape, rows.strides, strict=True)]
+        begin = rows.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data + sum(min(step, 0) for step in steps)
+        before = begin % mmap.PAGESIZE
+        base.madvise(mmap.MADV_DONTNEED, begin - before, before + sum(map(abs, steps)) + rows.itemsize)
