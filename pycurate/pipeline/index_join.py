@@ -141,7 +141,8 @@ class IndexedJoin:
                 a, b = self._distinct.group[rows], self._distinct.group[cols]
                 return (~(_proposes(graph, a, b) | _proposes(graph, b, a))).astype(np.int64)
 
-            plan = plan_blocks(self._memory_bytes, self.n, self._source.d, self._source.row_bytes, 0)
+            source, on_gpu = self._source, self._place is not None
+            plan = plan_blocks(self._memory_bytes, self.n, source.d, source.row_bytes, 0, on_gpu=on_gpu)
             how = How("cosine", "exact", self._threads, self._progress, self._place)
             sample = DuplicateSample(
                 self._folder,

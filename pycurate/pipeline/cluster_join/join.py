@@ -332,7 +332,8 @@ class ClusteredJoin:
             yield folder, probes
 
     def _plan(self, state_bytes: int) -> BlockPlan:
-        return plan_blocks(self._memory_bytes, self.n, self._source.d, self._source.row_bytes, state_bytes)
+        source, on_gpu = self._source, self._place is not None
+        return plan_blocks(self._memory_bytes, self.n, source.d, source.row_bytes, state_bytes, on_gpu=on_gpu)
 
     def _segments(self) -> Segments:
         left = self._memory_bytes - 128 * self.n
