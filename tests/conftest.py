@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pycurate.kernels.device import cuda_kernels, cuda_support
+
 REPOSITORY = Path(__file__).parent.parent
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+QUESTIONS = (
+    "pairs_above", "forest_above", "spanning_forest_above", "count_above", "max_earlier", "top_k", "log_sum_exp",
+)  # fmt: skip
 
 
 class PoolFactory:
@@ -150,6 +155,28 @@ class PoolFactory:
 def pool_factory() -> PoolFactory:
     """Writes small pools in every layout; see `PoolFactory`."""
     return PoolFactory()
+
+
+@pytest.fixture(params=["cuda", "torch"])
+def gpu_calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the questions that a GPU is asked, as they come: a real one, and PyTorch that plays one."""
+    if request.param == "torch":
+        request.getfixturevalue("torch_on_the_cpu")
+    elif not cuda_support().usable:
+        pytest.skip(f"no GPU: {cuda_support().missing}")
+    twin = cuda_kernels()
+    asked: list[str] = []
+
+    def counted(name: str, question: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(*arguments: Any) -> Any:
+            asked.append(name)
+            return question(*arguments)
+
+        return ask
+
+    for name in QUESTIONS:
+        monkeypatch.setattr(twin, name, counted(name, getattr(twin, name)))
+    return asked
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ def clustered_join(
     memory_bytes: int | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> ClusteredJoin:
     """Open or continue a join of near-duplicates within clusters and across their borders; see `ClusteredJoin`.
@@ -43,7 +44,7 @@ def clustered_join(
 
     Parameters
     ----------
-    source, out, memory_bytes, threads, dtype, progress
+    source, out, memory_bytes, threads, dtype, device, progress
         As in `pycurate.similarity_join`; both may use one folder. The cap changes no answer, so that training on a
         sample that does not fit is refused.
     clusters
@@ -90,6 +91,7 @@ def clustered_join(
         limit - BASE_BYTES,
         thread_count_of(threads),
         progress,
+        device=device,
     )
 
 
@@ -105,14 +107,15 @@ def indexed_join(
     memory_bytes: int | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> IndexedJoin:
     """Near-duplicates among the candidates that a vector index proposes for each distinct row.
 
     Parameters
     ----------
-    source, out, threads, dtype
-        As in `pycurate.similarity_join`.
+    source, out, threads, dtype, device
+        As in `pycurate.similarity_join`; FAISS stays on the CPU.
     method, nprobe, ef, seed
         As in `pycurate.knn_graph`: ``"ivf"`` compares a group of rows with the ``nprobe`` nearest groups; ``"hnsw"``
         walks a FAISS graph, which is the same again only with ``threads=1``.
@@ -144,5 +147,5 @@ def indexed_join(
     limit = default_memory_bytes() if memory_bytes is None else memory_bytes
     rows = RowSource("source", source, dtype)
     return IndexedJoin(
-        rows, Path(out), method, k, nprobe, ef, seed, limit - BASE_BYTES, thread_count_of(threads), progress
+        rows, Path(out), method, k, nprobe, ef, seed, limit - BASE_BYTES, thread_count_of(threads), progress, device
     )

@@ -130,10 +130,11 @@ class ShardComparison:
         out: Path,
         key: str,
         threads: int | None,
+        device: str | None,
     ) -> None:
         self.out, self._key, self._packs, self._measures = out, key, packs, measures
         self._needs_images = any(measure.kind == "phash" for measure in measures)
-        self._comparison = BlockComparison(packs, measures, pool.columns, threads)
+        self._comparison = BlockComparison(packs, measures, pool.columns, threads, device)
 
     def run_path(self, shard: Shard) -> Path:
         """The sorted uids of a shard that remain."""

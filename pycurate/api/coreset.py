@@ -69,13 +69,14 @@ def coreset(
     seed: int = 0,
     layout: LayoutName | None = None,
     memory_bytes: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> CoresetResult:
     """Keep the rows of a pool that represent all of them best: a run of the step ``coreset`` alone.
 
     Parameters
     ----------
-    pool, out, memory_bytes, progress
+    pool, out, memory_bytes, device, progress
         As `pycurate.run` takes them; ``out`` holds what a run writes.
     embedding
         Its name; not needed where the pool has one.
@@ -99,7 +100,8 @@ def coreset(
         embedding=chosen, rows=rows, fraction=fraction, method=method, neighbors=neighbors, graph=graph, parts=parts,
         seed=seed,
     )  # fmt: skip
-    result = run(Recipe(name="coreset", steps=[step]), opened, out, memory_bytes=memory_bytes, progress=progress)
+    recipe = Recipe(name="coreset", steps=[step])
+    result = run(recipe, opened, out, memory_bytes=memory_bytes, device=device, progress=progress)
     manifest = result.manifest
     counts, rule = manifest.counts, manifest.steps[-1].rules[0]
     return CoresetResult(counts.rows, counts.kept, counts.unjudged, rule.description, result.out)

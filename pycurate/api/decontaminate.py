@@ -19,6 +19,7 @@ from pycurate.io.atomic import write_json_atomic
 from pycurate.io.layouts import LayoutName
 from pycurate.io.pack import Pack, open_pack
 from pycurate.io.pool import Pool, open_pool
+from pycurate.kernels.device import device_of
 from pycurate.pipeline.external_sort import merge_runs
 from pycurate.pipeline.image_index import images_at_hand
 from pycurate.pipeline.workspace import Workspace, digest
@@ -41,6 +42,7 @@ def decontaminate(
     allow_duplicate_uids: bool = False,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> ContaminationReport:
     """Find the rows of a pool that are near any item of evaluation sets, and write the rest as a subset.
@@ -75,6 +77,9 @@ def decontaminate(
         Write a uid that occurs more than once as often as it remains, instead of refusing it.
     memory_bytes
         Memory cap of the sort of the uids that remain; default half of what is allowed.
+    device
+        Where embeddings are compared, as in `pycurate.pairs_above`; captions and hashes are on the CPU. The files are
+        the same, and a call that was stopped may go on with another device.
 
     Raises
     ------
@@ -83,6 +88,7 @@ def decontaminate(
     PoolError, WorkspaceError
         Each says what was expected, what came and what to do.
     """
+    device_of(device)  # that there is such a GPU, before anything is written
     opened = pool if isinstance(pool, Pool) else open_pool(pool, layout=layout)
     given = [against] if isinstance(against, str | os.PathLike) else list(against)
     if not given:
@@ -95,7 +101,7 @@ def decontaminate(
         with ExitStack() as stack:
             if any(measure.kind == "phash" for measure in measures):
                 opened = stack.enter_context(images_at_hand(opened))
-            comparison = _compare(opened, packs, measures, folder, threads, progress or NoProgress())
+            comparison = _compare(opened, packs, measures, folder, threads, device, progress or NoProgress())
         shards = [shard for shard in opened.shards if shard.rows]
         runs = [comparison.run_path(shard) for shard in shards]
         merge_runs(runs, folder / "subset.npy", limit, unique=not allow_duplicate_uids)
@@ -104,7 +110,13 @@ def decontaminate(
 
 
 def _compare(
-    pool: Pool, packs: Sequence[Pack], measures: Sequence[Measure], folder: Path, threads: int | None, told: Progress
+    pool: Pool,
+    packs: Sequence[Pack],
+    measures: Sequence[Measure],
+    folder: Path,
+    threads: int | None,
+    device: str | None,
+    told: Progress,
 ) -> ShardComparison:
     """Compare the shards that an earlier call has not compared."""
     key = digest(
@@ -115,7 +127,7 @@ def _compare(
         pool.images_fingerprint if any(m.kind == "phash" for m in measures) else "",
     )
     _forget_others(folder, key)
-    comparison = ShardComparison(pool, packs, measures, folder, key, threads)
+    comparison = ShardComparison(pool, packs, measures, folder, key, threads, device)
     shards = [shard for shard in pool.shards if shard.rows]
     told.start("comparing", len(shards))
     for shard in shards:

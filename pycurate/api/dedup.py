@@ -15,8 +15,7 @@ from pycurate.api.dedup_settings import Mode, Settings
 from pycurate.api.dedup_store import DuplicateStore
 from pycurate.api.out import claim_out
 from pycurate.engine import NoProgress, Progress
-from pycurate.errors import InputError
-from pycurate.kernels.device import Place, device_of
+from pycurate.kernels.device import device_of
 from pycurate.ops.dedup.removal import Duplicates, Removal
 from pycurate.pipeline.cluster_join import Clustering
 from pycurate.pipeline.workspace import Workspace
@@ -127,7 +126,8 @@ def dedup(
     threads, progress
         Processors by default; told of stages.
     device
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"auto"``: where exact mode compares rows. The files are the same.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"cuda:0,1"`` or ``"auto"``: where rows are compared. The files are the
+        same, and a run that was stopped may go on with another device.
 
     Returns
     -------
@@ -142,18 +142,12 @@ def dedup(
     settings = Settings(mode, removal, eps, threshold, floor, strict, priority, clustering, min_recall, max_pairs)
     given = RowInput(rows, embedding)
     given.check_priority(priority)
-    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress(), _gpu_of(device, mode))
+    device_of(device)  # that there is such a GPU, before anything is written
+    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress(), device)
     with Workspace(run.out).lock():
         run.require_question({"rows": given.facts(), **settings.question()})
         store = run.stored(settings.floor) or run.search(settings)
         return finish(run, store, settings.limit)
-
-
-def _gpu_of(device: str | None, mode: Mode) -> Place:
-    place = device_of(device)
-    if place is not None and mode != "exact":
-        raise InputError(f"device: a GPU compares rows in exact mode, not in {mode} mode; pass device='cpu'")
-    return place
 
 
 def finish(run: Run, store: DuplicateStore, threshold: float) -> DedupResult:

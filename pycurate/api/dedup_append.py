@@ -21,6 +21,7 @@ from pycurate.api.out import claim_out
 from pycurate.engine import NoProgress, Progress
 from pycurate.errors import InputError
 from pycurate.kernels.arrays import float32_of, thread_count_of
+from pycurate.kernels.device import device_of
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices
 from pycurate.ops.dedup import removal
 from pycurate.pipeline.appended_rows import most_similar_earlier_of_new
@@ -53,6 +54,7 @@ def dedup_append(
     max_pairs: int = MAX_PAIRS,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> DedupResult:
     """Deduplicate new rows against an earlier run and among themselves; no decision of that run changes.
@@ -71,7 +73,7 @@ def dedup_append(
     earlier
         Folder of a finished `pycurate.dedup` or `dedup_append`, whose embeddings lie where they did. Its removal,
         strictness, priority and floor hold here. New rows are compared exactly, whatever mode it was in.
-    embedding, memory_bytes, threads, progress
+    embedding, memory_bytes, threads, device, progress
         As in `pycurate.dedup`.
     eps, threshold
         Default: the threshold of the earlier run.
@@ -90,7 +92,8 @@ def dedup_append(
     given = RowInput(rows, embedding)
     _require_alike(before, given)
     given.check_priority(before.facts["priority"])
-    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress())
+    device_of(device)  # that there is such a GPU, before anything is written
+    run = Run(claim_out(Path(out)), given, memory_bytes, threads, progress or NoProgress(), device)
     with Workspace(run.out).lock():
         shared = {name: before.facts[name] for name in ("metric", "removal", "strict", "priority")}
         identity = digest({name: value for name, value in before.facts.items() if name != "arrays"})
@@ -149,7 +152,7 @@ class _Append:
             known,
             float32_of("floor", self.before.floor),
             (folders[0], folders[1]),
-            How("cosine", "exact", thread_count_of(self.run.threads), told.tell, self.run.device),
+            How("cosine", "exact", thread_count_of(self.run.threads), told.tell, self.run.place),
             left_bytes,
         )
         begin = len(self.before)

@@ -18,8 +18,8 @@ from pycurate.engine.memory import BASE_BYTES
 from pycurate.errors import WorkspaceError
 from pycurate.io.atomic import write_json_atomic
 from pycurate.kernels.arrays import thread_count_of
-from pycurate.kernels.device import Place
-from pycurate.kernels.distinct import Indices
+from pycurate.kernels.device import Place, device_of
+from pycurate.kernels.distinct import Floats, Indices
 from pycurate.ops.dedup.removal import Duplicates
 from pycurate.pipeline.block_join import RowSource, SimilarityJoin
 from pycurate.pipeline.block_join.sweep import How
@@ -51,7 +51,12 @@ class Run:
     memory_bytes: int | None
     threads: int | None
     progress: Progress
-    device: Place = None  # where rows are compared in exact mode
+    device: str | None = None  # where rows are compared
+
+    @property
+    def place(self) -> Place:
+        """The device as tasks are told it."""
+        return device_of(self.device)
 
     def require_question(self, question: dict[str, Any]) -> None:
         """WorkspaceError where the folder is about something else; else it says from now on what it is about."""
@@ -86,10 +91,12 @@ class Run:
         elif settings.mode == "clustered":
             join = self._clustered(source, settings, judged.uid_rank(), left, told)
         else:
-            join = indexed(source, self.out / SEARCH / "join", left, thread_count_of(self.threads), told.tell)
+            threads = thread_count_of(self.threads)
+            join = indexed(source, self.out / SEARCH / "join", left, threads, told.tell, self.device)
         if settings.priority in CLUSTER_ORDERS:
             assert isinstance(join, ClusteredJoin)
-            judged = with_cluster_order(judged, source, join, settings.priority, self.threads)
+            near = centroid_similarities(join, source, self.threads, self.device)
+            judged = with_cluster_order(judged, near, settings.priority)
         rank = judged.rank()
         floor, threshold = settings.default_floor, settings.limit
         arrays = search(join, settings.removal, rank, floor, settings.max_pairs)
@@ -117,7 +124,7 @@ class Run:
         decided: Duplicates | None = None,
     ) -> Arrays:
         """Greedy removal at one threshold, without pairs."""
-        how = How("cosine", "exact", thread_count_of(self.threads), told.tell, self.device)
+        how = How("cosine", "exact", thread_count_of(self.threads), told.tell, self.place)
         folder = self.out / SEARCH / "greedy"
         return search_greedily(candidates, source, rank, threshold, strict, folder, how, left_bytes, decided=decided)
 
@@ -132,7 +139,7 @@ class Run:
         """A join in a folder of its own."""
         threads = thread_count_of(self.threads)
         folder = self.out / SEARCH / name
-        return SimilarityJoin(source, other, folder, "cosine", "exact", left_bytes, threads, told.tell, self.device)
+        return SimilarityJoin(source, other, folder, "cosine", "exact", left_bytes, threads, told.tell, self.place)
 
     def write_store(
         self, facts: dict[str, Any], arrays: Arrays, uids: UidArray, rank: Indices, unjudged: Indices
@@ -158,6 +165,7 @@ class Run:
             thread_count_of(self.threads),
             told.tell,
             uid_rank,
+            self.device,
         )
 
 
@@ -166,11 +174,9 @@ def only_threshold_facts(threshold: float, max_pairs: int) -> dict[str, Any]:
     return {"floor": threshold, "only_threshold": threshold, "max_pairs": max_pairs}
 
 
-def with_cluster_order(
-    judged: JudgedRows, source: RowSource, join: ClusteredJoin, order: str, threads: int | None
-) -> JudgedRows:
+def with_cluster_order(judged: JudgedRows, similarities: Floats, order: str) -> JudgedRows:
     """Rows in the order of their distance to their centroid: hard, the farthest first; easy, the nearest."""
-    near = centroid_similarities(join, source, threads).astype(np.float64)
+    near = similarities.astype(np.float64)
     return JudgedRows(judged.matrices, judged.uids, -near if order == "hard" else near, judged.facts)
 
 

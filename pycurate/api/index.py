@@ -17,6 +17,7 @@ from pycurate.io.layouts import LayoutName
 from pycurate.io.names import unknown_name
 from pycurate.io.pool import Pool, open_pool
 from pycurate.io.uids import UID_COLUMN
+from pycurate.kernels.device import device_of
 from pycurate.kernels.rowwise import Metric
 from pycurate.types import Block
 
@@ -75,6 +76,7 @@ def index_pool(
     layout: LayoutName | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
     """Read one embedding, the uids and the attributes of a pool once, and build an index in a folder.
@@ -89,7 +91,7 @@ def index_pool(
         Name of the embedding, such as ``l14_img``.
     out
         A folder: new, empty, or of an earlier index.
-    kind, metric, nlist, prefix, seed, threads
+    kind, metric, nlist, prefix, seed, threads, device
         As in `pycurate.build_index`.
     columns
         Columns to keep in the index, for filters and to show; by default all of numbers, texts, truth values and
@@ -104,6 +106,7 @@ def index_pool(
     InputError, MemoryCapError, PoolError, WorkspaceError
         Each says what was expected, what came and what to do.
     """
+    device_of(device)  # that there is such a GPU, before anything is read
     opened = pool if isinstance(pool, Pool) else open_pool(pool, layout=layout)
     if embedding not in opened.embeddings:
         raise unknown_name("embedding", embedding, opened.embeddings)
@@ -132,6 +135,7 @@ def index_pool(
         source=_source(opened, embedding),
         threads=threads,
         dtype="bfloat16" if info.dtype == "bfloat16" else None,
+        device=device,
         progress=tell,
     )
     told.finish()

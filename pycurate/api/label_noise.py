@@ -20,6 +20,7 @@ from pycurate.index.rows import check_count
 from pycurate.io.layouts import LayoutName
 from pycurate.io.pool import Pool, open_pool
 from pycurate.kernels.arrays import require_option, thread_count_of
+from pycurate.kernels.device import device_of
 from pycurate.kernels.uid import format_hex
 from pycurate.ops.labels import simifeat
 from pycurate.ops.labels.label_codes import label_codes
@@ -111,6 +112,7 @@ def label_noise(
     layout: LayoutName | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> LabelNoiseReport:
     """Find wrong labels of a pool and write what its rows' neighbours say into a Parquet file.
@@ -134,8 +136,8 @@ def label_noise(
         As `knn_label_noise` takes them.
     memory_bytes
         Memory cap; default half of what is allowed.
-    threads, progress
-        Threads (default: the processors), and what is told of progress (default: nothing).
+    threads, device, progress
+        Threads (default: the processors), the device as in `pycurate.nearest`, and what is told of progress.
 
     Raises
     ------
@@ -147,6 +149,7 @@ def label_noise(
     check_count("k", k, 1 if method == "vote" else 2)
     require_option("method", method, Method)
     simifeat.check_rounds(rounds, fraction)
+    device_of(device)  # that there is such a GPU, before anything is written
     opened = pool if isinstance(pool, Pool) else open_pool(pool, layout=layout)
     limit = default_memory_bytes() if memory_bytes is None else memory_bytes
     told = progress or NoProgress()
@@ -158,7 +161,9 @@ def label_noise(
         codes, classes = label_codes(rows.labels.labels, len(rows.uids), None if names is None else max(len(names), 1))
         width = k if method == "vote" else max(k, simifeat.list_width(k, fraction))
         told.start("comparing rows", 1)
-        lists = joined_lists(rows.x, width, folder, memory_bytes=limit - BASE_BYTES, threads=thread_count_of(threads))
+        lists = joined_lists(
+            rows.x, width, folder, memory_bytes=limit - BASE_BYTES, threads=thread_count_of(threads), device=device
+        )
         found = noise_of(lists, codes, max(classes, 1), k, method, rounds, fraction, seed, threads)
         told.advance(len(rows.uids))
         told.finish()

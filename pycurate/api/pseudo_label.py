@@ -18,6 +18,7 @@ from pycurate.engine import NoProgress, Progress
 from pycurate.errors import InputError
 from pycurate.io.layouts import LayoutName
 from pycurate.io.pool import Pool, open_pool
+from pycurate.kernels.device import device_of
 from pycurate.kernels.uid import format_hex
 from pycurate.ops.labels.pseudo_labels import CLIP_SCALE, PseudoLabels, RankBy, zero_shot_labels
 
@@ -87,6 +88,7 @@ def pseudo_label(
     minimum: float | None = None,
     layout: LayoutName | None = None,
     threads: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> PseudoLabelReport:
     """Label rows of a pool by the text embeddings of classes, and write the labelled rows into a Parquet file.
@@ -106,7 +108,7 @@ def pseudo_label(
         A file ``*.parquet``; a copy of the embedding lies beside it until the end.
     class_names
         K names, or a text file with one a line.
-    k, spill, rank_by, scale, minimum, threads
+    k, spill, rank_by, scale, minimum, threads, device
         As `zero_shot_labels` takes them.
     progress
         Told of stored rows; default silence.
@@ -116,6 +118,7 @@ def pseudo_label(
     InputError, PoolError, WorkspaceError
         Each says what was expected, what came and what to do.
     """
+    device_of(device)  # that there is such a GPU, before anything is written
     classes = _class_embeddings(class_embeddings)
     names = _names(class_names, len(classes))
     opened = pool if isinstance(pool, Pool) else open_pool(pool, layout=layout)
@@ -123,7 +126,7 @@ def pseudo_label(
         rows = gather_rows(opened, embedding, Path(scratch), progress or NoProgress())
         found = zero_shot_labels(
             rows.x, classes, k, spill=spill, rank_by=rank_by, scale=scale, minimum=minimum, threads=threads,
-            dtype=rows.dtype,
+            dtype=rows.dtype, device=device,
         )  # fmt: skip
         chosen = found.selected
         table = pa.table(

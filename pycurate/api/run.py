@@ -31,6 +31,7 @@ from pycurate.engine import (
 from pycurate.io.atomic import TEMPORARY_SUFFIX, atomic_write, write_json_atomic
 from pycurate.io.pool import Pool, Shard
 from pycurate.kernels import active_isa
+from pycurate.kernels.device import device_of
 from pycurate.pipeline.decide import Decider
 from pycurate.pipeline.external_sort import merge_runs, write_run
 from pycurate.pipeline.groups import DuplicateGroups, StepGroups
@@ -83,6 +84,7 @@ def run(
     verify: bool = False,
     allow_duplicate_uids: bool = False,
     report: bool = True,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Curate a pool: score, fit, decide, and write the subset with its reasons.
@@ -113,6 +115,9 @@ def run(
         Keep repeated uids in the subset (a resharder reads them as copies) instead of refusing them.
     report
         Write ``report.html``.
+    device
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"cuda:0,1"`` or ``"auto"``: where steps compare embeddings that have
+        kernels for a GPU (docs/gpu.md). Nothing that is written depends on it, and it may change where a run goes on.
     progress
         Told of stages and finished shards. Default: silence.
 
@@ -123,8 +128,9 @@ def run(
     KeyboardInterrupt
         On Ctrl-C, after which the same call continues.
     """
+    device_of(device)  # that there is such a GPU, before anything is written
     settings = settle(recipe, pool, memory_bytes, workers, processes)
-    options = _Options(verify, allow_duplicate_uids, report)
+    options = _Options(verify, allow_duplicate_uids, report, device)
     folder = claim_out(Path(out))
     with Workspace(folder / "workspace").lock(), MemoryMeter() as meter:
         for unfinished in folder.rglob(f".*{TEMPORARY_SUFFIX}"):  # of a killed run
@@ -137,6 +143,7 @@ class _Options:
     verify: bool
     allow_duplicate_uids: bool
     report: bool
+    device: str | None
 
 
 def run_memory(settings: Settings, sets: Sequence[ColumnSet]) -> MemoryPlan:
@@ -192,7 +199,7 @@ class _Run:
         self._scan(workspace, sets, memory, shards, fingerprints)
         decider = Decider(
             workspace, self.settings.recipe.steps, sets, seen, {s.name: s.rows for s in shards}, engine.ordered,
-            memory.worker_bytes, self.settings.pool,
+            memory.worker_bytes, self.settings.pool, self.options.device,
         )  # fmt: skip
         with self._stage("fit") as stage:
             decider.fit(lambda step, reused: stage.update(reused=stage["reused"] + reused))
@@ -249,7 +256,7 @@ class _Run:
         shards: Sequence[Shard],
         fingerprints: dict[str, str],
     ) -> None:
-        scanner = Scanner(self.settings.pool, workspace, tuple(sets), memory.block_rows)
+        scanner = Scanner(self.settings.pool, workspace, tuple(sets), memory.block_rows, device=self.options.device)
         tasks = [t for s in shards if (t := scanner.missing(s, fingerprints[s.name])) is not None]
         if any(s.needs.images for s in scanner.missing_of(tasks)) and needs_index(scanner.pool):
             with self._stage("index images", len(scanner.pool.image_tars)):

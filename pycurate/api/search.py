@@ -114,6 +114,7 @@ class Index(VectorIndex):
         candidates: int | None = None,
         threads: int | None = None,
         dtype: str | None = None,
+        device: str | None = None,
     ) -> Neighbors:
         """As `VectorIndex.search`; ``where`` may be an SQL expression, see `rows_where`."""
         selection = self.rows_where(where) if isinstance(where, str) else None
@@ -127,6 +128,7 @@ class Index(VectorIndex):
             candidates=candidates,
             threads=threads,
             dtype=dtype,
+            device=device,
         )
         return found if selection is None else replace(found, note=f"{found.note}; {selection.sentence()}")
 
@@ -232,6 +234,7 @@ def search_index(
     ef: int | None = None,
     prefix: int | None = None,
     threads: int | None = None,
+    device: str | None = None,
 ) -> SearchReport:
     """Find the rows most similar to a row of the index, or to vectors.
 
@@ -244,7 +247,7 @@ def search_index(
         the first is taken.
     vector
         (d,) or (m, d) float32, float16 or int8, or an .npy file of it.
-    k, where, nprobe, ef, prefix, threads
+    k, where, nprobe, ef, prefix, threads, device
         As in `Index.search`.
 
     Raises
@@ -273,6 +276,7 @@ def search_index(
         prefix=prefix,
         threads=threads,
         dtype=dtype,
+        device=device,
     )
     if own is not None:
         found = _without_row(found, own, k)

@@ -18,6 +18,7 @@ from pycurate.cli.dedup import dedup_app
 from pycurate.cli.index import index, search
 from pycurate.cli.labels import labels_app
 from pycurate.cli.options import (
+    DeviceOption,
     DuplicatesOption,
     JsonOption,
     LayoutOption,
@@ -129,6 +130,7 @@ def run(
     verify: Annotated[bool, typer.Option("--verify", help="Fingerprint whole files, not only their ends.")] = False,
     allow_duplicate_uids: DuplicatesOption = False,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -152,6 +154,7 @@ def run(
             verify=verify,
             allow_duplicate_uids=allow_duplicate_uids,
             report=report,
+            device=device,
             progress=progress,
         )
     if as_json:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pycurate.cli.options import (
+    DeviceOption,
     DuplicatesOption,
     JsonOption,
     LayoutOption,
@@ -91,6 +92,7 @@ def decontaminate(
     layout: LayoutOption = None,
     memory: MemoryOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
+    device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -114,6 +116,7 @@ def decontaminate(
             allow_duplicate_uids=allow_duplicate_uids,
             memory_bytes=parse_memory(memory),
             threads=threads,
+            device=device,
             progress=progress,
         )
     show(found, as_json)

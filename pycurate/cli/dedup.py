@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pycurate.cli.options import JsonOption, MemoryOption, OutOption, PoolArgument, QuietOption, parse_memory
+from pycurate.cli.options import (
+    DeviceOption,
+    JsonOption,
+    MemoryOption,
+    OutOption,
+    PoolArgument,
+    QuietOption,
+    parse_memory,
+)
 from pycurate.cli.terminal import progress_bars, show
 from pycurate.errors import InputError
 
@@ -75,7 +83,7 @@ def dedup(
     plan: Annotated[bool, typer.Option("--plan", help="Say what it takes and stop.")] = False,
     memory: MemoryOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto: of exact mode.")] = None,
+    device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -93,8 +101,8 @@ def dedup(
     settings |= {name: value for name, value in given.items() if value is not None}
     if clusters is not None or probes is not None:
         settings["clustering"] = _clustering(settings.get("clustering"), clusters, probes)
-    if append is not None and (settings or plan or device is not None):
-        _refuse_with_append(settings, plan)
+    if append is not None and (settings or plan):
+        _refuse_with_append(settings)
     shared = {"embedding": embedding, "eps": eps, "threshold": threshold, "max_pairs": max_pairs, "threads": threads}
     settings |= {name: value for name, value in shared.items() if value is not None}
     settings["memory_bytes"] = parse_memory(memory)
@@ -105,14 +113,14 @@ def dedup(
         return
     with progress_bars(quiet) as progress:
         if append is not None:
-            result = dedup_append(pool, out, append, progress=progress, **settings)
+            result = dedup_append(pool, out, append, device=device, progress=progress, **settings)
         else:
             result = run_dedup(pool, out, device=device, progress=progress, **settings)
     show(result, as_json)
 
 
-def _refuse_with_append(settings: dict[str, Any], plan: bool) -> None:
-    named = [f"--{name.replace('_', '-')}" for name in settings] or ["--plan" if plan else "--device"]
+def _refuse_with_append(settings: dict[str, Any]) -> None:
+    named = [f"--{name.replace('_', '-')}" for name in settings] or ["--plan"]
     raise InputError(f"{', '.join(named)}: not with --append, which goes on as the earlier run began")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pycurate.cli.options import (
+    DeviceOption,
     JsonOption,
     LayoutOption,
     MemoryOption,
@@ -37,6 +38,7 @@ def index(
     layout: LayoutOption = None,
     memory: MemoryOption = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,6 +59,7 @@ def index(
             layout=layout,  # type: ignore[arg-type]
             memory_bytes=parse_memory(memory),
             threads=threads,
+            device=device,
             progress=progress,
         )
     show(result, as_json)
@@ -76,12 +79,22 @@ def search(
     ef: Annotated[int | None, typer.Option("--ef", min=1, help="Rows in view on the way through a graph.")] = None,
     prefix: Annotated[int | None, typer.Option("--prefix", min=1, help="Look by the first coordinates.")] = None,
     threads: ThreadsOption = None,
+    device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the rows of an index most similar to a row or to vectors, nearest first."""
     from pycurate.api.search import search_index
 
     found = search_index(
-        folder, uid=uid, vector=vector, k=k, where=where, nprobe=nprobe, ef=ef, prefix=prefix, threads=threads
+        folder,
+        uid=uid,
+        vector=vector,
+        k=k,
+        where=where,
+        nprobe=nprobe,
+        ef=ef,
+        prefix=prefix,
+        threads=threads,
+        device=device,
     )
     show(found, as_json)

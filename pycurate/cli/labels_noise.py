@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from pycurate.cli.options import JsonOption, LayoutOption, MemoryOption, PoolArgument, QuietOption, parse_memory
+from pycurate.cli.options import (
+    DeviceOption,
+    JsonOption,
+    LayoutOption,
+    MemoryOption,
+    PoolArgument,
+    QuietOption,
+    parse_memory,
+)
 from pycurate.cli.terminal import progress_bars, show
 
 
@@ -27,6 +35,7 @@ def noise(
     layout: LayoutOption = None,
     memory: MemoryOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
+    device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,6 +57,7 @@ def noise(
             layout=layout,  # type: ignore[arg-type]
             memory_bytes=parse_memory(memory),
             threads=threads,
+            device=device,
             progress=progress,
         )
     show(found, as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pycurate.cli.options import JsonOption, LayoutOption, PoolArgument, QuietOption
+from pycurate.cli.options import DeviceOption, JsonOption, LayoutOption, PoolArgument, QuietOption
 from pycurate.cli.terminal import progress_bars, show
 
 
@@ -28,6 +28,7 @@ def pseudo(
     minimum: Annotated[float | None, typer.Option("--minimum", help="Least score of a labelled row.")] = None,
     layout: LayoutOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
+    device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -48,6 +49,7 @@ def pseudo(
             minimum=minimum,
             layout=layout,  # type: ignore[arg-type]
             threads=threads,
+            device=device,
             progress=progress,
         )
     show(found, as_json)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pycurate.cli.options import (
+    DeviceOption,
     JsonOption,
     LayoutOption,
     MemoryOption,
@@ -69,6 +70,7 @@ def coreset(
     seed: SeedOption = 0,
     layout: LayoutOption = None,
     memory: MemoryOption = None,
+    device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,6 +91,7 @@ def coreset(
             seed=seed,
             layout=layout,  # type: ignore[arg-type]
             memory_bytes=parse_memory(memory),
+            device=device,
             progress=progress,
         )
     show(found, as_json)

@@ -34,6 +34,13 @@ ProcessesOption = Annotated[
     bool | None,
     typer.Option("--processes/--threads", help="Score in processes or threads. Default: what the recipe needs."),
 ]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        help="Where rows are compared: cpu (default), cuda, cuda:1, cuda:0,1 or auto. Nothing written depends on it.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder to write.", show_default=False)]

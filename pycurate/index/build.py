@@ -21,6 +21,7 @@ from pycurate.index.kmeans import assign, kmeans
 from pycurate.index.rows import Rows, check_count, check_metric
 from pycurate.index.sampling import sample_rows
 from pycurate.index.vector_index import MANIFEST, VectorIndex, open_vector_index
+from pycurate.kernels.device import device_of
 from pycurate.kernels.rowwise import Metric
 from pycurate.types import UID_DTYPE, Block, UidArray
 
@@ -50,6 +51,7 @@ def build_index(
     source: Mapping[str, Any] | None = None,
     threads: int | None = None,
     dtype: str | None = None,
+    device: str | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> VectorIndex:
     """Store rows in a folder, build an index over them, and open it.
@@ -83,6 +85,8 @@ def build_index(
         Facts to keep in the manifest, such as the path of the pool.
     threads
         Threads of kernels and of FAISS; default all. Lists do not depend on them; the graph of ``hnsw`` does, unless 1.
+    device
+        Where lists are found and recall is measured, as in `pycurate.nearest`; FAISS runs on the CPU.
     progress
         Told the name of each stage as it begins.
 
@@ -100,7 +104,8 @@ def build_index(
         check_count("nlist", nlist)
     if prefix is not None:
         check_count("prefix", prefix)
-    wanted = _Wanted(metric, kind, memory_limit_bytes, nlist, prefix, seed, threads, progress or (lambda stage: None))
+    tell = progress or (lambda stage: None)
+    wanted = _Wanted(metric, kind, memory_limit_bytes, nlist, prefix, seed, threads, device, tell)
     if hasattr(x, "__array__") or hasattr(x, "__dlpack__"):
         rows = Rows.of("x", x, dtype)
         wanted.plan(len(rows), rows)  # before anything is written
@@ -125,7 +130,11 @@ class _Wanted:
     prefix: int | None
     seed: int
     threads: int | None
+    device: str | None
     tell: Callable[[str], object]
+
+    def __post_init__(self) -> None:
+        device_of(self.device)  # that there is such a GPU, before anything is written
 
     def plan(self, judged: int, rows: Rows) -> IndexPlan:
         """What to build for so many judged rows of this dimension and element."""
@@ -171,7 +180,7 @@ def _build_generation(generation: Generation, parts: Iterable[_Part], wanted: _W
     generation.finish(facts)
     if plan.kind != "flat" or wanted.prefix is not None:
         wanted.tell("measuring recall")
-        certificate = _certificate(open_vector_index(generation.folder), wanted.seed, wanted.threads)
+        certificate = _certificate(open_vector_index(generation.folder), wanted)
         generation.finish({**facts, "certificate": certificate})
 
 
@@ -279,7 +288,7 @@ class _Store:
 
 def _build(plan: IndexPlan, stored: _Store, wanted: _Wanted) -> Any:
     """The FAISS index of the judged rows, numbered by their place among them."""
-    metric, threads = wanted.metric, wanted.threads
+    metric, threads, device = wanted.metric, wanted.threads, wanted.device
     rows = stored.rows.prefix(wanted.prefix or stored.rows.dimension)
     if plan.kind == "hnsw":
         index = faiss_calls.empty_graph(rows.dimension, rows.element, metric)
@@ -297,15 +306,16 @@ def _build(plan: IndexPlan, stored: _Store, wanted: _Wanted) -> Any:
         seed=wanted.seed,
         threads=threads,
         dtype=rows.dtype,
+        device=device,
     )
     index = faiss_calls.empty_lists(plan, rows.element, metric, trained.centroids, wanted.seed)
     sample = rows.take(trained.sample_rows)
     index.train(faiss_calls.padded(faiss_calls.seen_by_faiss(sample, metric, threads), plan.pq_width))
     for start, block in _judged_blocks(rows, stored.places):
-        lists = assign(block.values, trained.centroids, lists_by, threads=threads, dtype=rows.dtype).clusters
+        found = assign(block.values, trained.centroids, lists_by, threads=threads, dtype=rows.dtype, device=device)
         # A row may be zero in the coordinates that are indexed; FAISS would not find one in no list.
         values = faiss_calls.padded(faiss_calls.seen_by_faiss(block, metric, threads), plan.pq_width)
-        faiss_calls.add_to_lists(index, values, start, np.maximum(lists, 0))
+        faiss_calls.add_to_lists(index, values, start, np.maximum(found.clusters, 0))
     return index
 
 
@@ -317,12 +327,14 @@ def _judged_blocks(rows: Rows, places: NDArray[np.int64] | None) -> Iterator[tup
         yield start, rows.take(part if places is None else places[part])
 
 
-def _certificate(index: VectorIndex, seed: int, threads: int | None) -> dict[str, Any]:
+def _certificate(index: VectorIndex, wanted: _Wanted) -> dict[str, Any]:
     """Recall of searches with default settings, for rows of the index other than themselves."""
-    drawn = sample_rows(len(index.vectors), CERTIFIED_QUERIES, seed + 1)
-    drawn = drawn[index.vectors.take(drawn).judged(index.metric, threads)]
+    drawn = sample_rows(len(index.vectors), CERTIFIED_QUERIES, wanted.seed + 1)
+    drawn = drawn[index.vectors.take(drawn).judged(index.metric, wanted.threads)]
     queries = index.vectors.take(drawn)
-    found = index.search(queries.values, CERTIFIED_K + 1, threads=threads, dtype=queries.dtype)
+    found = index.search(
+        queries.values, CERTIFIED_K + 1, threads=wanted.threads, dtype=queries.dtype, device=wanted.device
+    )
     others = np.where(found.indices == drawn[:, None], -1, found.indices)
     # A row that came without itself gives up its last, so that each has k others at most.
     with_itself = (found.indices == drawn[:, None]).any(axis=1)
@@ -335,7 +347,8 @@ def _certificate(index: VectorIndex, seed: int, threads: int | None) -> dict[str
         index.metric,
         rows=index.places,
         own=drawn,
-        seed=seed,
-        threads=threads,
+        seed=wanted.seed,
+        threads=wanted.threads,
+        device=wanted.device,
     )
     return made.to_dict()

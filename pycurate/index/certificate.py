@@ -75,6 +75,7 @@ def recall_certificate(
     confidence: float = 0.95,
     threads: int | None = None,
     dtype: str | None = None,
+    device: str | None = None,
 ) -> RecallCertificate:
     """Compare found neighbours with the true ones on a seeded sample of rows.
 
@@ -96,6 +97,8 @@ def recall_certificate(
         The sample and the drawn neighbours follow from it alone.
     confidence
         Of the bound, in (0, 1).
+    threads, dtype, device
+        As in `pycurate.nearest`.
 
     Notes
     -----
@@ -139,6 +142,7 @@ def recall_certificate(
         seed=seed,
         confidence=confidence,
         threads=threads,
+        device=device,
     )
 
 
@@ -154,6 +158,7 @@ def certify(
     seed: int,
     confidence: float = 0.95,
     threads: int | None = None,
+    device: str | None = None,
 ) -> RecallCertificate:
     """The certificate of found rows (m, <= k) for m queries.
 
@@ -165,9 +170,9 @@ def certify(
     unjudged = len(queries) - len(judged)
     queries, found = queries.take(judged), found[judged]
     if own is None:
-        true, similarities = exact_nearest(queries, vectors, k, metric, rows=rows, threads=threads)
+        true, similarities = exact_nearest(queries, vectors, k, metric, rows=rows, threads=threads, device=device)
     else:
-        wider = exact_nearest(queries, vectors, k + 1, metric, rows=rows, threads=threads)
+        wider = exact_nearest(queries, vectors, k + 1, metric, rows=rows, threads=threads, device=device)
         true, similarities = without_self(*wider, own[judged], k)
         found = np.where(found == own[judged, None], -1, found)
     expected = (true >= 0).sum(axis=1)

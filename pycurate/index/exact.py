@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from pycurate.index.rows import Rows, same_element
 from pycurate.kernels.fused_similarity import nearest
+from pycurate.kernels.neighbor_limit import device_for_neighbors
 from pycurate.kernels.rowwise import Metric, pair_similarity
 
 Indices = NDArray[np.int64]
@@ -25,6 +26,7 @@ def exact_nearest(
     *,
     rows: Indices | None = None,
     threads: int | None = None,
+    device: str | None = None,
 ) -> tuple[Indices, Similarities]:
     """The k most similar rows of ``vectors`` to each query, by canonical similarity, ties to the lower row.
 
@@ -34,6 +36,8 @@ def exact_nearest(
         (m, d) and (n, d); ``vectors`` may be a memory map. Rows that take part must be judged.
     rows
         The rows of ``vectors`` that take part, rising; all by default.
+    device
+        As in `pycurate.nearest`; up to 16 queries, and more than 128 neighbours, are looked for on the CPU.
 
     Returns
     -------
@@ -50,17 +54,18 @@ def exact_nearest(
         if rows is not None:
             numbers = rows[numbers]
             block = vectors.take(numbers)
-        found = _nearest_in_block(*same_element(queries, block, threads), k, metric, threads)
+        found = _nearest_in_block(*same_element(queries, block, threads), k, metric, threads, device)
         local = np.where(found[0] >= 0, numbers[found[0]], -1)
         indices, similarities = merge_nearest((indices, similarities), (local, found[1]), k)
     return indices, similarities
 
 
 def _nearest_in_block(
-    queries: Rows, block: Rows, k: int, metric: Metric, threads: int | None
+    queries: Rows, block: Rows, k: int, metric: Metric, threads: int | None, device: str | None
 ) -> tuple[Indices, Similarities]:
     if len(queries) > FEW_QUERIES:
-        found = nearest(queries.values, k, block.values, metric, threads=threads, dtype=queries.dtype)
+        place = device_for_neighbors(device, k)
+        found = nearest(queries.values, k, block.values, metric, threads=threads, dtype=queries.dtype, device=place)
         return found.indices, found.similarities
     indices, similarities = nothing_found(len(queries), k)
     for number in range(len(queries)):

@@ -16,7 +16,9 @@ from pycurate.index.graph import KnnGraph
 from pycurate.index.kinds import default_nlist, training_rows
 from pycurate.index.kmeans import assign, kmeans
 from pycurate.index.rows import Rows, check_count, check_metric
+from pycurate.kernels.device import device_of
 from pycurate.kernels.fused_similarity import nearest
+from pycurate.kernels.neighbor_limit import device_for_neighbors
 from pycurate.kernels.rowwise import Metric
 
 Method: TypeAlias = Literal["exact", "ivf", "hnsw"]
@@ -42,6 +44,7 @@ def knn_graph(
     seed: int = 0,
     threads: int | None = None,
     dtype: str | None = None,
+    device: str | None = None,
 ) -> KnnGraph:
     """The k nearest other rows of every row.
 
@@ -70,6 +73,8 @@ def knn_graph(
         Rows on which the recall of an approximate method is measured; see `recall_certificate`.
     seed
         Of k-means and of the sample.
+    threads, dtype, device
+        As in `pycurate.nearest`. More than 128 neighbours, and those of ``hnsw``, are found on the CPU.
 
     Returns
     -------
@@ -81,23 +86,22 @@ def knn_graph(
     InputError
         A value is not as above, or a similarity does not fit float16.
     """
-    _check(metric, method, weights, k=k, nprobe=nprobe, ef=ef, sample=sample, nlist=nlist)
+    _check(metric, method, weights, device, k=k, nprobe=nprobe, ef=ef, sample=sample, nlist=nlist)
     rows = Rows.of("x", x, dtype)
     judged = rows.judged(metric, threads)
     usable = np.flatnonzero(judged)
     k = min(k, max(len(usable) - 1, 1))
     if method == "exact" or len(usable) < 2:
-        found = nearest(rows.values, k, None, metric, threads=threads, dtype=rows.dtype)
-        indices, similarities = found.indices, found.similarities
+        indices, similarities = _by_all(rows, k, metric, threads, device)
     elif method == "ivf":
         groups = min(default_nlist(len(usable)) if nlist is None else nlist, len(usable))
-        indices, similarities = _by_groups(rows, usable, k, metric, groups, nprobe, seed, threads)
+        indices, similarities = _by_groups(rows, usable, k, metric, groups, nprobe, seed, threads, device)
     else:
         indices, similarities = _by_graph(rows, usable, k, metric, ef, threads)
     certificate = None
     if method != "exact":
         certificate = recall_certificate(
-            indices, x, k=k, metric=metric, sample=sample, seed=seed, threads=threads, dtype=dtype
+            indices, x, k=k, metric=metric, sample=sample, seed=seed, threads=threads, dtype=dtype, device=device
         )
     there = indices >= 0
     indptr = np.zeros(len(rows) + 1, np.uint64)
@@ -108,7 +112,8 @@ def knn_graph(
     return graph if out is None else graph.save(out)
 
 
-def _check(metric: str, method: str, weights: str, **counts: int | None) -> None:
+def _check(metric: str, method: str, weights: str, device: str | None, **counts: int | None) -> None:
+    device_of(device)
     check_metric(metric)
     for name, count in counts.items():
         if count is not None:
@@ -128,6 +133,15 @@ def _weights(similarities: NDArray[np.float32], kind: str) -> NDArray[np.floatin
     return similarities.astype(np.float16)
 
 
+def _by_all(
+    rows: Rows, k: int, metric: Metric, threads: int | None, device: str | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Brute force."""
+    place = device_for_neighbors(device, k)
+    found = nearest(rows.values, k, None, metric, threads=threads, dtype=rows.dtype, device=place)
+    return found.indices, found.similarities
+
+
 def _by_groups(
     rows: Rows,
     usable: NDArray[np.int64],
@@ -137,6 +151,7 @@ def _by_groups(
     nprobe: int,
     seed: int,
     threads: int | None,
+    device: str | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Self-search group by group: the rows of a group against those of the groups nearest to it, by brute force."""
     by: Literal["l2", "cosine"] = "l2" if metric == "l2" else "cosine"
@@ -149,15 +164,16 @@ def _by_groups(
         seed=seed,
         threads=threads,
         dtype=rows.dtype,
+        device=device,
     )
-    clusters = assign(rows.values, trained.centroids, by, threads=threads, dtype=rows.dtype).clusters[usable]
+    assigned = assign(rows.values, trained.centroids, by, threads=threads, dtype=rows.dtype, device=device)
     # A zero row has no direction, but inner products; it goes to the first group.
-    clusters = np.maximum(clusters, 0)
+    clusters = np.maximum(assigned.clusters[usable], 0)
     order = np.argsort(clusters, kind="stable")
     members = np.split(usable[order], np.searchsorted(clusters[order], np.arange(1, groups)))
     sizes = np.array([len(rows_of_group) for rows_of_group in members])
     centroids = Rows(trained.centroids, "float32")
-    near = exact_nearest(centroids, centroids, min(nprobe, groups), by, threads=threads)[0]
+    near = exact_nearest(centroids, centroids, min(nprobe, groups), by, threads=threads, device=device)[0]
     indices, similarities = nothing_found(len(rows), k)
     for group, own in enumerate(members):
         if not len(own):
@@ -172,7 +188,7 @@ def _by_groups(
         block = rows.take(around)
         for start in range(0, len(own), QUERY_BLOCK):
             part = own[start : start + QUERY_BLOCK]
-            wider = exact_nearest(rows.take(part), block, k + 1, metric, threads=threads)
+            wider = exact_nearest(rows.take(part), block, k + 1, metric, threads=threads, device=device)
             places = np.where(wider[0] >= 0, around[wider[0]], -1)
             indices[part], similarities[part] = without_self(places, wider[1], part, k)
     return indices, similarities

@@ -83,6 +83,7 @@ def kmeans(
     seed: int = 0,
     threads: int | None = None,
     dtype: str | None = None,
+    device: str | None = None,
 ) -> KMeans:
     """Centroids of k clusters, trained on a seeded sample of rows.
 
@@ -110,6 +111,8 @@ def kmeans(
         sample five times and the some 10 k drawn rows k times: for k up to some thousand.
     seed
         The draws follow from it alone.
+    threads, dtype, device
+        As in `pycurate.nearest`; k-means++ stays on the CPU.
 
     Notes
     -----
@@ -132,14 +135,10 @@ def kmeans(
     count = SAMPLE_PER_CENTROID * k if sample is None else sample
     check_count("sample", count)
     sampled = _Sample.of(rows, count, metric, seed, threads)
-    if (usable := len(sampled.points)) < k:
-        raise InputError(
-            f"k: expected at most the {usable:,} rows to train on that can be judged, got {k:,}; of {len(rows):,} rows "
-            f"{usable + len(sampled.unjudged):,} were drawn: lower k, raise sample or give more rows"
-        )
+    sampled.require(k, len(rows))
     points = sampled.points
-    begins = points[starting_rows(points, k, init, metric, sampled.drawn_first, seed, threads)]
-    training = _Lloyd(points, begins, metric, seed, threads)
+    begins = points[starting_rows(points, k, init, metric, sampled.drawn_first, seed, threads, device)]
+    training = _Lloyd(points, begins, metric, seed, threads, device)
     converged = training.run(iterations, tolerance)
     return KMeans(
         training.centroids,
@@ -161,6 +160,7 @@ def assign(
     *,
     threads: int | None = None,
     dtype: str | None = None,
+    device: str | None = None,
 ) -> Assignment:
     """The nearest centroid of each row, ties to the lower one.
 
@@ -172,6 +172,8 @@ def assign(
         (k, d) float32, as `kmeans` gives them.
     metric
         ``"cosine"`` or ``"l2"``.
+    threads, dtype, device
+        As in `pycurate.nearest`.
 
     Returns
     -------
@@ -200,7 +202,7 @@ def assign(
                 f"x: expected rows of {targets.dimension} elements as the centroids have, got {rows.dimension}"
             )
         for _, block in rows.blocks():
-            found = nearest(block.widened(threads), 1, targets.values, metric, threads=threads)
+            found = nearest(block.widened(threads), 1, targets.values, metric, threads=threads, device=device)
             clusters.append(found.indices[:, 0].astype(np.int32))
             similarities.append(found.similarities[:, 0])
     joined = np.concatenate(clusters)
@@ -237,6 +239,14 @@ class _Sample:
         points = taken.take(np.flatnonzero(judged)).widened(threads)
         return cls(points, rising[judged], rising[~judged], np.searchsorted(rising[judged], usable))
 
+    def require(self, k: int, total: int) -> None:
+        """InputError where there are fewer than k, of ``total`` rows that could be drawn."""
+        if (usable := len(self.points)) < k:
+            raise InputError(
+                f"k: expected at most the {usable:,} rows to train on that can be judged, got {k:,}; of {total:,} rows "
+                f"{usable + len(self.unjudged):,} were drawn: lower k, raise sample or give more rows"
+            )
+
 
 class _Lloyd:
     """The loop: training rows and what changes with each round."""
@@ -248,12 +258,14 @@ class _Lloyd:
         metric: KMeansMetric,
         seed: int,
         threads: int | None,
+        device: str | None,
     ) -> None:
         self.centroids = np.ascontiguousarray(centroids)
         self.inertia: list[float] = []
         self.sizes = np.zeros(len(centroids), np.int64)
         self.reseeded = 0
         self._points, self._metric, self._seed, self._threads = points, metric, seed, threads
+        self._device = device
         self._norms = row_statistics(points, threads=threads).norms.astype(np.float64) if metric == "cosine" else None
         if metric == "cosine":
             self.centroids = _scaled(self.centroids, self.centroids)
@@ -273,7 +285,7 @@ class _Lloyd:
         return False
 
     def _assign(self) -> NDArray[np.int64]:
-        found = nearest(self._points, 1, self.centroids, self._metric, threads=self._threads)
+        found = nearest(self._points, 1, self.centroids, self._metric, threads=self._threads, device=self._device)
         clusters, similarities = found.indices[:, 0], found.similarities[:, 0].astype(np.float64)
         if clusters.min() < 0:
             raise InputError("x: a row's distance from every centroid is beyond float32; scale the rows down")

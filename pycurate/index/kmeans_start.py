@@ -31,6 +31,7 @@ def starting_rows(
     drawn_first: NDArray[np.int64],
     seed: int,
     threads: int | None,
+    device: str | None,
 ) -> NDArray[np.int64]:
     """(k,) rows of the sample that are the first centroids.
 
@@ -52,7 +53,7 @@ def starting_rows(
         return drawn_first[:k]
     if init == "k-means++":
         return _spread_rows(points, np.ones(len(points)), k, metric, int(drawn_first[0]), seed, _PLUS_STREAM, threads)
-    drawn, weights = _oversampled(points, OVERSAMPLING * k, metric, int(drawn_first[0]), seed, threads)
+    drawn, weights = _oversampled(points, OVERSAMPLING * k, metric, int(drawn_first[0]), seed, threads, device)
     if len(drawn) <= k:  # few distinct rows, or a small k
         others = drawn_first[~np.isin(drawn_first, drawn)]
         return np.concatenate([drawn, others[: k - len(drawn)]])
@@ -63,11 +64,17 @@ def starting_rows(
 
 
 def _oversampled(
-    points: NDArray[np.float32], most: int, metric: KMeansMetric, first: int, seed: int, threads: int | None
+    points: NDArray[np.float32],
+    most: int,
+    metric: KMeansMetric,
+    first: int,
+    seed: int,
+    threads: int | None,
+    device: str | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """(c,) rows that the rounds of k-means|| draw, each once, and (c,) how many rows each of them is nearest to."""
     drawn = np.array([first])
-    closest, distances = _nearest_of(points, points[drawn], metric, threads)
+    closest, distances = _nearest_of(points, points[drawn], metric, threads, device)
     numbers = np.arange(len(points), dtype=np.uint64)
     for number in range(ROUNDS):
         total = math.fsum(distances.tolist())
@@ -75,7 +82,7 @@ def _oversampled(
         new = np.flatnonzero(draws * total < most * distances)  # of a row drawn before the distance is 0
         if not len(new):
             continue
-        place, near = _nearest_of(points, points[new], metric, threads)
+        place, near = _nearest_of(points, points[new], metric, threads, device)
         closer = near < distances
         closest[closer], distances[closer] = len(drawn) + place[closer], near[closer]
         drawn = np.concatenate([drawn, new])
@@ -83,10 +90,14 @@ def _oversampled(
 
 
 def _nearest_of(
-    points: NDArray[np.float32], others: NDArray[np.float32], metric: KMeansMetric, threads: int | None
+    points: NDArray[np.float32],
+    others: NDArray[np.float32],
+    metric: KMeansMetric,
+    threads: int | None,
+    device: str | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """(m,) the nearest of the others, ties to the lower, and the distance: 1 - cosine, or its square."""
-    found = nearest(points, 1, others, metric, threads=threads)
+    found = nearest(points, 1, others, metric, threads=threads, device=device)
     places, similarities = found.indices[:, 0], found.similarities[:, 0].astype(np.float64)
     if places.min() < 0:
         raise InputError("x: a row's distance from every drawn row is beyond float32; scale the rows down")
@@ -104,7 +115,7 @@ def _spread_rows(
     threads: int | None,
 ) -> NDArray[np.int64]:
     """k-means++: each next row is drawn in proportion to its weight and its distance from the nearest so far."""
-    chosen = [first]
+    chosen = [first]  # each pass does little with what it reads, so that it stays on the CPU
     distances = np.full(len(points), np.inf)
     draws = uniforms(np.arange(k, dtype=np.uint64), seed, stream)
     for number in range(1, k):

@@ -16,6 +16,7 @@ from pycurate.index.exact import best_first, exact_nearest, nothing_found, resco
 from pycurate.index.folder import file_of, mapped, read_manifest
 from pycurate.index.kinds import Kind, default_nprobe
 from pycurate.index.rows import Rows, check_count
+from pycurate.kernels.device import device_of
 from pycurate.kernels.rowwise import Metric
 from pycurate.types import UID_DTYPE, UidArray
 
@@ -135,6 +136,7 @@ class VectorIndex:
         candidates: int | None = None,
         threads: int | None = None,
         dtype: str | None = None,
+        device: str | None = None,
     ) -> Neighbors:
         """The rows most similar to each query.
 
@@ -162,6 +164,9 @@ class VectorIndex:
             prefix.
         threads
             Threads; default all. The result does not depend on them.
+        device
+            Where brute force runs, as in `pycurate.nearest`: of up to 16 queries, or for more than 128 candidates, it
+            stays on the CPU, as FAISS and re-scoring do. The result does not depend on it.
 
         Raises
         ------
@@ -179,6 +184,7 @@ class VectorIndex:
                 f"queries: expected {self.vectors.element} as the rows of the index, got {asked.element}; int8 rows "
                 "are compared with int8 only, so quantise or widen one side on purpose"
             )
+        device_of(device)
         count = self._candidates(k, candidates, prefix)
         way = self._way(count, where, nprobe, ef, prefix)
         judged = asked.judged(self.metric, threads)
@@ -186,15 +192,15 @@ class VectorIndex:
         rows = np.flatnonzero(judged)
         for start in range(0, len(rows), QUERY_BLOCK):
             part = rows[start : start + QUERY_BLOCK]
-            indices[part], similarities[part] = self._found(asked.take(part), k, count, way, threads)
+            indices[part], similarities[part] = self._found(asked.take(part), k, count, way, threads, device)
         return Neighbors(indices, similarities, self._uids_at(indices), np.flatnonzero(~judged), way.exact, way.note)
 
     def _found(
-        self, queries: Rows, k: int, count: int, way: _Way, threads: int | None
+        self, queries: Rows, k: int, count: int, way: _Way, threads: int | None, device: str | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if way.exact:
-            return exact_nearest(queries, self.vectors, k, self.metric, rows=way.rows, threads=threads)
-        proposed = self._proposed(queries, count, way, threads)
+            return exact_nearest(queries, self.vectors, k, self.metric, rows=way.rows, threads=threads, device=device)
+        proposed = self._proposed(queries, count, way, threads, device)
         scores = rescored(queries, self.vectors, proposed, self.metric, threads)
         indices, similarities = best_first(proposed, scores, k)
         if indices.shape[1] < k:
@@ -204,22 +210,24 @@ class VectorIndex:
         if len(short):
             rows = self.places if way.rows is None else way.rows
             indices[short], similarities[short] = exact_nearest(
-                queries.take(short), self.vectors, k, self.metric, rows=rows, threads=threads
+                queries.take(short), self.vectors, k, self.metric, rows=rows, threads=threads, device=device
             )
         return indices, similarities
 
-    def _proposed(self, queries: Rows, count: int, way: _Way, threads: int | None) -> NDArray[np.int64]:
+    def _proposed(
+        self, queries: Rows, count: int, way: _Way, threads: int | None, device: str | None
+    ) -> NDArray[np.int64]:
         if way.prefix is not None:
             part = queries.prefix(way.prefix)
             good = np.flatnonzero(part.judged(self.metric, threads))
             if len(good) < len(part):  # a row of length 0 in its first coordinates has no direction there to look in
                 found = nothing_found(len(part), count)[0]
-                found[good] = self._proposed(queries.take(good), count, way, threads)
+                found[good] = self._proposed(queries.take(good), count, way, threads, device)
                 return found
             queries = part
         if self._faiss is None:
             vectors = self.vectors.prefix(queries.dimension)
-            return exact_nearest(queries, vectors, count, self.metric, rows=way.rows, threads=threads)[0]
+            return exact_nearest(queries, vectors, count, self.metric, rows=way.rows, threads=threads, device=device)[0]
         seen = faiss_calls.seen_by_faiss(queries, self.metric, threads)
         with faiss_calls.faiss_threads(threads):
             places = faiss_calls.propose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ _FRAGILE_SQUARE = 2.0**-100
 _LARGE_SQUARE = 2.0**124
 _PAIR_BYTES = 64  # of a block at most: the product, two bounds in float64, what they are made of, masks, places
 _PROGRESS_SECONDS = 0.1
+_precision = threading.Lock()  # of the process, while a thread has set it
 
 
 def loaded_torch() -> Any:
@@ -258,10 +260,11 @@ def whole_float32(place: Any) -> Iterator[None]:
     """Products in float32 as it is: no TF32, no autocast, whatever the process has set."""
     matmul = loaded_torch().backends.cuda.matmul
     name, value = ("fp32_precision", "ieee") if hasattr(matmul, "fp32_precision") else ("allow_tf32", False)
-    before = getattr(matmul, name)
-    setattr(matmul, name, value)
-    try:
-        with loaded_torch().no_grad(), loaded_torch().autocast(place.type, enabled=False):
-            yield
-    finally:
-        setattr(matmul, name, before)
+    with _precision:
+        before = getattr(matmul, name)
+        setattr(matmul, name, value)
+        try:
+            with loaded_torch().no_grad(), loaded_torch().autocast(place.type, enabled=False):
+                yield
+        finally:
+            setattr(matmul, name, before)

@@ -17,6 +17,7 @@ from pycurate import _core
 from pycurate.kernels.arrays import thread_count_of
 from pycurate.kernels.distinct import DistinctRows, Floats, Indices
 from pycurate.kernels.join import join_of
+from pycurate.kernels.neighbor_limit import device_for_neighbors
 from pycurate.kernels.rowwise import Metric
 
 Labels = NDArray[np.int32]
@@ -130,13 +131,14 @@ def nearest_lists(
     *,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> NeighborLists:
     """The k nearest other distinct rows of every distinct row, exactly.
 
-    ``x``, ``metric``, ``threads`` and ``dtype`` as in `pycurate.nearest`. Holds 12 k bytes a row; no answer about
-    copies is ever expanded.
+    ``x``, ``metric``, ``threads``, ``dtype`` and ``device`` as in `pycurate.nearest`, but more than 128 neighbours are
+    found on the CPU. Holds 12 k bytes a row; no answer about copies is ever expanded.
     """
-    join = join_of(x, None, metric, "exact", "skip", threads, dtype)
+    join = join_of(x, None, metric, "exact", "skip", threads, dtype, device_for_neighbors(device, k))
     distinct = join.left.distinct
     width = max(1, min(k, len(distinct.rows) - 1))
     if len(distinct.rows) > 1:

@@ -44,7 +44,8 @@ def most_similar_earlier_of_new(
     row_of_rank[rank] = np.arange(len(rank))
     first, later = first_and_later(distinct, rank)
     is_new = distinct.rows >= decided
-    plan = plan_blocks(memory_bytes, len(source), source.d, source.row_bytes, 64)
+    on_gpu = how.device is not None
+    plan = plan_blocks(memory_bytes, len(source), source.d, source.row_bytes, 64, on_gpu=on_gpu)
     sizes = [folder.open_tasks(plan.block_rows) for folder in folders]
     new_rows, known_rows = distinct.rows[is_new], distinct.rows[~is_new]
     cross = Grid(Blocks(source, new_rows, sizes[0]), Blocks(source, known_rows, sizes[0]))

@@ -69,6 +69,8 @@ class Decider:
         Shard name -> fingerprint, for every shard with rows, in the pool's order.
     pool
         What fits read embeddings from; may be left out where no step has ``fit_needs``.
+    device
+        What fits find as ``FitView.device``; changes no key.
     """
 
     def __init__(
@@ -81,11 +83,13 @@ class Decider:
         thread_map: ThreadMap[Any],
         memory_bytes: int,
         pool: Pool | None = None,
+        device: str | None = None,
     ) -> None:
         self.workspace = workspace
         self.pool = pool
         self.shards = tuple(fingerprints)
         self.memory_bytes = memory_bytes
+        self.device = device
         self._rows = shard_rows
         self._map = thread_map
         self._folders = {name: s.folder for s in sets for name in s.columns}
@@ -211,6 +215,7 @@ class _View:
         self.shards: Sequence[str] = decider.shards
         self.scratch = scratch
         self.memory_bytes = decider.memory_bytes
+        self.device = decider.device
 
     def rows(self, shard: str) -> int:
         return self._decider.rows(shard)

@@ -16,6 +16,7 @@ from pycurate.index.graph import KnnGraph
 from pycurate.index.graph_build import knn_graph
 from pycurate.kernels.arrays import float32_of, ranks_of
 from pycurate.kernels.block_similarity import lowest_of_component
+from pycurate.kernels.device import device_of
 from pycurate.kernels.distinct import Floats, Indices, expand_earlier, first_and_later, linked_copies
 from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
 from pycurate.kernels.spanning_forest import SpanningForest, heaviest_forest
@@ -55,8 +56,10 @@ class IndexedJoin:
         memory_bytes: int,
         threads: int,
         progress: Progress,
+        device: str | None = None,
     ) -> None:
         self._source, self._memory_bytes, self._threads, self._progress = source, memory_bytes, threads, progress
+        self._device, self._place = device, device_of(device)
         self._method, self._k, self._nprobe, self._ef, self._seed = method, k, nprobe, ef, seed
         self._folder = JoinFolder(out, (source,), "cosine")
         with self._folder.locked():
@@ -138,8 +141,9 @@ class IndexedJoin:
                 a, b = self._distinct.group[rows], self._distinct.group[cols]
                 return (~(_proposes(graph, a, b) | _proposes(graph, b, a))).astype(np.int64)
 
-            plan = plan_blocks(self._memory_bytes, self.n, self._source.d, self._source.row_bytes, 0)
-            how = How("cosine", "exact", self._threads, self._progress)
+            source, on_gpu = self._source, self._place is not None
+            plan = plan_blocks(self._memory_bytes, self.n, source.d, source.row_bytes, 0, on_gpu=on_gpu)
+            how = How("cosine", "exact", self._threads, self._progress, self._place)
             sample = DuplicateSample(
                 self._folder,
                 self._source,
@@ -177,6 +181,7 @@ class IndexedJoin:
                     seed=self._seed,
                     threads=self._threads or None,
                     dtype=self._source.dtype,
+                    device=self._device,
                     nprobe=self._nprobe,
                     ef=self._ef,
                 )

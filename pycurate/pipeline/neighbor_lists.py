@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pycurate.kernels.device import device_of
+from pycurate.kernels.neighbor_limit import device_for_neighbors
 from pycurate.kernels.rowwise import Metric
 from pycurate.kernels.uid import sort_uids
 from pycurate.kernels.votes import NeighborLists
@@ -53,6 +55,7 @@ def joined_lists(
     metric: Metric = "cosine",
     memory_bytes: int,
     threads: int = 0,
+    device: str | None = None,
     progress: Callable[[float], object] | None = None,
 ) -> NeighborLists:
     """The k nearest other distinct rows of every distinct row, exactly, as `pycurate.kernels.votes.nearest_lists`.
@@ -65,6 +68,8 @@ def joined_lists(
         For files: 36 k bytes a row, and a copy of the distinct rows where some have the same bits.
     memory_bytes
         What this may take; `HELD_ROW_BYTES` a row are needed.
+    device
+        As in `pycurate.similarity_join`; more than 128 neighbours are found on the CPU.
     """
     dtype = "bfloat16" if rows.dtype == np.uint16 else None
     source = RowSource("rows", rows, "bfloat16" if dtype else None)
@@ -84,9 +89,9 @@ def joined_lists(
                 stored[begin : begin + len(part)] = source.take(part)
                 let_go(stored)
             source = RowSource("rows", stored, "bfloat16" if dtype else None)
-        join = SimilarityJoin(
-            source, None, folder / "join", metric, "exact", memory_bytes - HELD_ROW_BYTES * len(rows), threads, progress
-        )
+        left = memory_bytes - HELD_ROW_BYTES * len(rows)
+        place = device_of(device_for_neighbors(device, width))
+        join = SimilarityJoin(source, None, folder / "join", metric, "exact", left, threads, progress, place)
         found = join.nearest(width)
         indices, similarities = found.indices, found.similarities
 

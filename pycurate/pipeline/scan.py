@@ -144,6 +144,7 @@ class Scanner:
     sets: tuple[ColumnSet, ...]
     block_rows: int
     stop: Callable[[], bool] | None = None  # asked between blocks; None in a worker process, which is ended instead
+    device: str | None = None  # where steps score that have kernels for a GPU; changes no key
 
     def missing(self, shard: Shard, fingerprint: str) -> ScanTask | None:
         """The task that completes a shard; None when the workspace has all of it."""
@@ -248,7 +249,7 @@ class Scanner:
         return stored
 
     def _score(self, column_set: ColumnSet, block: Block) -> Mapping[str, ScoreArray]:
-        made = column_set.step.score(block)
+        made = column_set.step.score_on(block, self.device)
         if set(made) != set(column_set.columns):
             expected = sorted(column_set.columns)
             raise InputError(f"step {column_set.step.name!r}: expected score columns {expected}, got {sorted(made)}")

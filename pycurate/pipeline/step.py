@@ -43,6 +43,7 @@ class FitView(Protocol):
     shards: Sequence[str]
     scratch: Path
     memory_bytes: int
+    device: str | None  # where kernels run that a GPU may run, as in `pycurate.nearest`; no artefact depends on it
 
     def rows(self, shard: str) -> int: ...
     def column(self, shard: str, name: str) -> ScoreArray: ...
@@ -105,6 +106,10 @@ class Step(BaseModel):
     def score(self, block: Block) -> dict[str, ScoreArray]:
         """Score columns of one block; must not depend on where the blocks are cut."""
         return {}
+
+    def score_on(self, block: Block, device: str | None) -> dict[str, ScoreArray]:
+        """The same, by kernels on a GPU where a step has such and ``device`` names one (as in `pycurate.nearest`)."""
+        return self.score(block)
 
     exchanges: ClassVar[bool] = False
 

@@ -50,7 +50,7 @@ class Measure:
 
 
 class BlockComparison:
-    """Compares blocks of rows with packs by some measures.
+    """Compares blocks of rows with packs by some measures; embeddings on a device, as in `pycurate.pairs_above`.
 
     Attributes
     ----------
@@ -59,9 +59,14 @@ class BlockComparison:
     """
 
     def __init__(
-        self, packs: Sequence[Pack], measures: Sequence[Measure], columns: Collection[str], threads: int | None
+        self,
+        packs: Sequence[Pack],
+        measures: Sequence[Measure],
+        columns: Collection[str],
+        threads: int | None,
+        device: str | None,
     ) -> None:
-        self._packs, self._measures, self._threads = packs, measures, threads
+        self._packs, self._measures, self._threads, self._device = packs, measures, threads, device
         kinds = {measure.kind for measure in measures}
         self._caption = find_column("caption", columns) if kinds & {"caption", "gram"} else None
         sha256 = SHA256_COLUMN if "sha256" in kinds else None
@@ -135,9 +140,9 @@ class BlockComparison:
         if own != kept:  # both as float32, exactly
             if y.dtype != np.float32:
                 y = self._prepared[number] = widened(y, kept)
-            return near_by_embedding(widened(x, own), y, measure.threshold, threads=self._threads)
+            return near_by_embedding(widened(x, own), y, measure.threshold, threads=self._threads, device=self._device)
         bits: Literal["bfloat16"] | None = "bfloat16" if own == "bfloat16" else None
-        return near_by_embedding(x, y, measure.threshold, dtype=bits, threads=self._threads)
+        return near_by_embedding(x, y, measure.threshold, dtype=bits, threads=self._threads, device=self._device)
 
 
 def find_measures(

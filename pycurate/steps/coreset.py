@@ -103,11 +103,16 @@ class Coreset(DecidingStep):
         if len(places):
             self._require_memory(view, len(places))
             places, x = self._by_uid(view, places)
-            facts |= self._choose(x, places, code, similarity)
+            facts |= self._choose(x, places, code, similarity, view.device)
         return {**facts, "code": code, "similarity": similarity, "starts": starts}
 
     def _choose(
-        self, x: NDArray[Any], places: NDArray[np.int64], code: NDArray[np.uint8], similarity: NDArray[np.float32]
+        self,
+        x: NDArray[Any],
+        places: NDArray[np.int64],
+        code: NDArray[np.uint8],
+        similarity: NDArray[np.float32],
+        device: str | None,
     ) -> dict[str, Any]:
         dtype: Literal["bfloat16"] | None = "bfloat16" if x.dtype == np.uint16 else None
         judged = Rows.of("x", x, dtype).judged("cosine")
@@ -121,7 +126,7 @@ class Coreset(DecidingStep):
             found = k_center(x, count, dtype=dtype)
             facts["certificate"] = f"no row farther than {found.radius:.4g} rad, {found.least_radius:.4g} at best"
         else:
-            found, note = self._facility_location(x, count, dtype)
+            found, note = self._facility_location(x, count, dtype, device)
             facts["certificate"] = f"at least {found.ratio:.4g} of the largest objective on the {note} graph"
         code[places[found.rows]] = 0
         similarity[places] = found.similarities
@@ -130,15 +135,16 @@ class Coreset(DecidingStep):
         return facts
 
     def _facility_location(
-        self, x: NDArray[Any], count: int, dtype: Literal["bfloat16"] | None
+        self, x: NDArray[Any], count: int, dtype: Literal["bfloat16"] | None, device: str | None
     ) -> tuple[FacilityLocation, str]:
         """What it chooses, and how the graph was made."""
-        graph = knn_graph(x, self.neighbors, method=self.graph, seed=self.seed, dtype=dtype).symmetrize()
+        made = knn_graph(x, self.neighbors, method=self.graph, seed=self.seed, dtype=dtype, device=device)
+        graph = made.symmetrize()
         partition = None
         if self.parts is not None:
             parts = min(self.parts, len(x) - len(graph.unjudged))
-            centroids = kmeans(x, parts, seed=self.seed, dtype=dtype).centroids
-            partition = assign(x, centroids, dtype=dtype).clusters
+            centroids = kmeans(x, parts, seed=self.seed, dtype=dtype, device=device).centroids
+            partition = assign(x, centroids, dtype=dtype, device=device).clusters
         steps = self.bound_steps
         found = facility_location(graph, count, negative="zero", partition=partition, bound_steps=steps)
         return found, graph.note

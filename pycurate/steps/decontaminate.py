@@ -114,10 +114,6 @@ class Decontaminate(DecidingStep):
         return tuple(file_version(place, f"{self.kind}: against", _HINT) for place in places)
 
     @property
-    def _comparison(self) -> BlockComparison:
-        return _prepared(self._versions, self.measures)
-
-    @property
     def columns(self) -> tuple[str, str, str]:
         """The score columns."""
         return f"{self.title}.measure", f"{self.title}.value", f"{self.title}.item"
@@ -137,7 +133,10 @@ class Decontaminate(DecidingStep):
         return {"packs": [pack.checksum for pack in self.packs], "measures": measures}
 
     def score(self, block: Block) -> dict[str, ScoreArray]:
-        near, unjudged = self._comparison.compare(block)
+        return self.score_on(block, None)
+
+    def score_on(self, block: Block, device: str | None) -> dict[str, ScoreArray]:
+        near, unjudged = _prepared(self._versions, self.measures, device).compare(block)
         measure, item = np.zeros(block.rows, np.int64), np.full(block.rows, -1, np.int64)
         value = np.full(block.rows, np.nan)
         measure[np.logical_and.reduce(list(unjudged.values()))] = -1
@@ -192,5 +191,7 @@ def _opened(versions: tuple[tuple[Path, int, int], ...]) -> tuple[Pack, ...]:
 
 
 @lru_cache(maxsize=8)
-def _prepared(versions: tuple[tuple[Path, int, int], ...], measures: tuple[Measure, ...]) -> BlockComparison:
-    return BlockComparison(_opened(versions), measures, ("caption", SHA256_COLUMN), 1)
+def _prepared(
+    versions: tuple[tuple[Path, int, int], ...], measures: tuple[Measure, ...], device: str | None
+) -> BlockComparison:
+    return BlockComparison(_opened(versions), measures, ("caption", SHA256_COLUMN), 1, device)

@@ -33,15 +33,17 @@ NEIGHBORS, NPROBE, EF = 32, 16, 128
 """Of index mode, as `pycurate.indexed_join` has them."""
 
 
-def indexed(source: RowSource, folder: Path, memory_bytes: int, threads: int, progress: Progress) -> IndexedJoin:
+def indexed(
+    source: RowSource, folder: Path, memory_bytes: int, threads: int, progress: Progress, device: str | None
+) -> IndexedJoin:
     """The join of index mode."""
-    return IndexedJoin(source, folder, "ivf", NEIGHBORS, NPROBE, EF, 0, memory_bytes, threads, progress)
+    return IndexedJoin(source, folder, "ivf", NEIGHBORS, NPROBE, EF, 0, memory_bytes, threads, progress, device)
 
 
-def centroid_similarities(join: ClusteredJoin, source: RowSource, threads: int | None) -> Floats:
+def centroid_similarities(join: ClusteredJoin, source: RowSource, threads: int | None, device: str | None) -> Floats:
     """(n,) of each row with its centroid, NaN where it cannot be judged."""
     pieces = (piece for _, piece in source.pieces())
-    return assign(pieces, join.centroids, threads=threads, dtype=source.dtype).similarities
+    return assign(pieces, join.centroids, threads=threads, dtype=source.dtype, device=device).similarities
 
 
 def search(candidates: Candidates, kind: Removal, rank: Indices, floor: float, max_pairs: int) -> Arrays | None:

@@ -88,7 +88,7 @@ class KnnLabelNoise(DecidingStep):
             by_uid[places] = labels[taken]
             codes, classes = label_codes(by_uid, len(taken), None)
             width = self.k if self.method == "vote" else max(self.k, simifeat.list_width(self.k, self.fraction))
-            lists = joined_lists(stored, width, view.scratch, memory_bytes=view.memory_bytes)
+            lists = joined_lists(stored, width, view.scratch, memory_bytes=view.memory_bytes, device=view.device)
             found = noise_of(lists, codes, max(classes, 1), self.k, self.method, self.rounds, self.fraction, self.seed)
             quality[taken] = found.quality[places]
             verdict[taken] = np.where(np.isnan(found.quality), UNJUDGED, found.is_issue)[places]

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from pycurate.index.kmeans_start import Start
 from pycurate.io.atomic import write_json_atomic
+from pycurate.kernels.device import device_of
 from pycurate.ops.dedup.priority import Order, priority_keys
 from pycurate.ops.dedup.removal import Removal
 from pycurate.pipeline.block_join import RowSource, SimilarityJoin
@@ -160,7 +161,7 @@ class SemanticDedup(DedupStep):
         rank = self._rank(view, rows, source, join, partners.starts)
         found = duplicates_at(
             join, source, self.removal, rank, self.threshold, self.strict, MAX_PAIRS, view.scratch / "greedy",
-            How("cosine", "exact", 0, None), memory_bytes,
+            How("cosine", "exact", 0, None, device_of(view.device)), memory_bytes,
         )  # fmt: skip
         removed = np.flatnonzero(~found.kept)
         uids = pool_uids(view, rows[found.duplicate_of[removed]], partners.starts)
@@ -174,14 +175,16 @@ class SemanticDedup(DedupStep):
     def _join(self, view: FitView, rows: NDArray[np.int64], source: RowSource, memory_bytes: int) -> Candidates:
         folder = view.scratch / "join"
         if self.mode == "exact":
-            return SimilarityJoin(source, None, folder, "cosine", "exact", memory_bytes, 0, None)
+            return SimilarityJoin(
+                source, None, folder, "cosine", "exact", memory_bytes, 0, None, device_of(view.device)
+            )
         if self.mode == "index":
-            return indexed(source, folder, memory_bytes, 0, None)
+            return indexed(source, folder, memory_bytes, 0, None, view.device)
         clustering = self.clustering
         clustering.require_rows(len(source))
         # Clusters follow from the order of rows: that of their uids, whatever the shards.
         by_uid = _ranks_of(pool_ranks(view, lambda shard: np.zeros(view.rows(shard), np.uint64), "uid_ranks"), rows)
-        return ClusteredJoin(source, folder, clustering, self.min_recall, memory_bytes, 0, None, by_uid)
+        return ClusteredJoin(source, folder, clustering, self.min_recall, memory_bytes, 0, None, by_uid, view.device)
 
     def _rank(
         self,
@@ -194,7 +197,7 @@ class SemanticDedup(DedupStep):
         """(m,) place of each of ``rows`` in the order of ``keep``."""
         if not (isinstance(join, ClusteredJoin) and isinstance(self.keep, str) and self.keep in CLUSTER_ORDERS):
             return _ranks_of(self.ranks(view), rows)
-        near = priority_keys(centroid_similarities(join, source, None), CLUSTER_ORDERS[self.keep])
+        near = priority_keys(centroid_similarities(join, source, None, view.device), CLUSTER_ORDERS[self.keep])
 
         def keys(shard: str) -> NDArray[np.uint64]:
             first = starts[shard]

@@ -86,9 +86,12 @@ class ZeroShotTopK(DecidingStep):
             )
 
     def score(self, block: Block) -> dict[str, ScoreArray]:
+        return self.score_on(block, None)
+
+    def score_on(self, block: Block, device: str | None) -> dict[str, ScoreArray]:
         x = block.embeddings[self.embedding]
         dtype: Literal["bfloat16"] | None = "bfloat16" if x.dtype == np.uint16 else None
-        found = zero_shot_labels(x, _class_embeddings(self.classes), threads=1, dtype=dtype)
+        found = zero_shot_labels(x, _class_embeddings(self.classes), threads=1, dtype=dtype, device=device)
         return {self.title: found.scores, self.class_column: found.labels.astype(np.int64)}
 
     def decide_needs(self) -> Needs:

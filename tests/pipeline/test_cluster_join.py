@@ -37,7 +37,7 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Cut:
     """Cut blocks, segments and tasks of so many rows, whatever the cap, and let so many pairs into memory."""
 
     def cut(block_rows: int, segment_bytes: int = 1 << 28, task_rows: int = 1 << 18, most_pairs: int = 1 << 20) -> None:
-        monkeypatch.setattr(join, "plan_blocks", lambda *_: BlockPlan(block_rows, most_pairs))
+        monkeypatch.setattr(join, "plan_blocks", lambda *_, **__: BlockPlan(block_rows, most_pairs))
         monkeypatch.setattr(segments, "MOST_SEGMENT_BYTES", segment_bytes)
         monkeypatch.setattr(batches, "_TASK_ROWS", task_rows)
 

@@ -42,6 +42,7 @@ class View:
     scratch: Path
     pairs: Mapping[str, Sequence[Pairs]] = field(default_factory=dict)
     memory_bytes: int = 64 << 20
+    device: str | None = None
     shards: Sequence[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,7 +112,9 @@ def cut_block(block: Block, start: int, stop: int) -> Block:
     )
 
 
-def score_shard(steps: Sequence[Step], block: Block, block_rows: int) -> dict[str, np.ndarray]:
+def score_shard(
+    steps: Sequence[Step], block: Block, block_rows: int, device: str | None = None
+) -> dict[str, np.ndarray]:
     from pycurate.pipeline.scan import numeric_column
 
     parts: dict[str, list[np.ndarray]] = {}
@@ -129,7 +132,7 @@ def score_shard(steps: Sequence[Step], block: Block, block_rows: int) -> dict[st
                 embeddings={name: piece.embeddings[name] for name in needs.embeddings},
                 scores={name: scores[name] for name in needs.scores},
             )
-            made = step.score(seen)
+            made = step.score_on(seen, device)
             assert set(made) == set(step.produces())
             assert all(values.shape == (piece.rows,) for values in made.values())
             scores |= made
@@ -153,10 +156,16 @@ def block() -> Callable[..., Block]:
 def curate(tmp_path: Path) -> Callable[..., Outcome]:
     """``curate(steps, block, ...)``: score in small blocks, fit, decide."""
 
-    def run(steps: Sequence[Any], *blocks: Block, block_rows: int = 3, memory_bytes: int = 64 << 20) -> Outcome:
+    def run(
+        steps: Sequence[Any],
+        *blocks: Block,
+        block_rows: int = 3,
+        memory_bytes: int = 64 << 20,
+        device: str | None = None,
+    ) -> Outcome:
         placed = Recipe(name="test", steps=list(steps)).steps
         by_name = {block.shard: block for block in blocks}
-        scores = {name: score_shard(placed, block, block_rows) for name, block in by_name.items()}
+        scores = {name: score_shard(placed, block, block_rows, device) for name, block in by_name.items()}
         rows = {name: block.rows for name, block in by_name.items()}
         keep = {name: np.ones(n, np.bool_) for name, n in rows.items()}
         reason = {name: np.full(n, None, object) for name, n in rows.items()}
@@ -167,7 +176,8 @@ def curate(tmp_path: Path) -> Callable[..., Outcome]:
         for number, step in enumerate(step for step in placed if step.decides):
             scratch = Path(tempfile.mkdtemp(prefix=f"fit{number}-", dir=tmp_path))
             pairs = {name: exchange_shard(step, block, block_rows) for name, block in by_name.items()}
-            artefact = step.fit(View(by_name, scores, keep, scratch, pairs, memory_bytes)) if step.fits else {}
+            view = View(by_name, scores, keep, scratch, pairs, memory_bytes, device)
+            artefact = step.fit(view) if step.fits else {}
             artefacts.append(artefact)
             rules = step.rules(artefact)
             assert len({rule.name for rule in rules}) == len(rules)

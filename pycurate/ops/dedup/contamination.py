@@ -130,6 +130,7 @@ def near_by_embedding(
     *,
     dtype: Literal["bfloat16"] | None = None,
     threads: int | None = None,
+    device: str | None = None,
 ) -> tuple[Near, Indices]:
     """Rows of x (n, d) whose cosine with any row of y (m, d) is at or above a threshold, and the unjudged rows of x.
 
@@ -137,7 +138,7 @@ def near_by_embedding(
     """
 
     def found(part: slice, most: int) -> tuple[Near, Indices]:
-        pairs = pairs_above(x[part], threshold, y, max_pairs=most, dtype=dtype, threads=threads)
+        pairs = pairs_above(x[part], threshold, y, max_pairs=most, dtype=dtype, threads=threads, device=device)
         near = _near_of_pairs(pairs.rows, pairs.cols, pairs.similarities.astype(np.float64), pairs.copy_of, len(y))
         return near, pairs.unjudged
 

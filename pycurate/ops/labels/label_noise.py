@@ -88,6 +88,7 @@ def knn_label_noise(
     uids: UidArray | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> LabelNoise:
     """Find wrong labels from the labels of near rows. No model is trained.
 
@@ -96,7 +97,7 @@ def knn_label_noise(
 
     Parameters
     ----------
-    x, knn, metric, uids, threads, dtype
+    x, knn, metric, uids, threads, dtype, device
         As in `neighbor_lists`; not ``"l2"``. ``knn`` for SimiFeat should hold more than k neighbours, 20 for k of 10
         (``simifeat.list_width``): where a list has fewer in a round's part, fewer vote.
     labels
@@ -137,7 +138,7 @@ def knn_label_noise(
             WEIGHT_NEEDS_COSINE.replace("weights: votes", "metric: votes").replace("weights='count' or ", "")
         )
     width = k if method == "vote" else max(k, simifeat.list_width(k, fraction))
-    lists = neighbor_lists(x, width, knn, metric=metric, uids=uids, threads=threads, dtype=dtype)
+    lists = neighbor_lists(x, width, knn, metric=metric, uids=uids, threads=threads, dtype=dtype, device=device)
     given, classes = label_codes(labels, lists.n, n_classes)
     return noise_of(lists, given, classes, k, method, rounds, fraction, seed, threads)
 

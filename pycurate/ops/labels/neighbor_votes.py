@@ -73,6 +73,7 @@ def neighbor_votes(
     uids: UidArray | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> NeighborVotes:
     """Votes of each row's k nearest other rows for their labels: soft labels, agreement, and the label that wins.
 
@@ -83,7 +84,7 @@ def neighbor_votes(
 
     Parameters
     ----------
-    x, k, knn, metric, uids, threads, dtype
+    x, k, knn, metric, uids, threads, dtype, device
         As in `neighbor_lists`.
     labels
         (n,) integers from 0, -1 for a row without a label, which is judged and does not vote.
@@ -109,7 +110,7 @@ def neighbor_votes(
     require_option("weights", weights, Weights)
     if weights == "similarity" and metric == "l2":
         raise InputError(WEIGHT_NEEDS_COSINE)
-    lists = neighbor_lists(x, k, knn, metric=metric, uids=uids, threads=threads, dtype=dtype)
+    lists = neighbor_lists(x, k, knn, metric=metric, uids=uids, threads=threads, dtype=dtype, device=device)
     given, classes = label_codes(labels, lists.n, n_classes)
     return votes_of(lists, given, classes, k, weighted=weights == "similarity", top=top, threads=threads)
 

@@ -34,6 +34,7 @@ def neighbor_lists(
     uids: UidArray | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> NeighborLists:
     """The nearest distinct rows of every row, to be handed as ``knn`` to the functions of labels.
 
@@ -56,8 +57,8 @@ def neighbor_lists(
     uids
         (n,) by which ties between equally near rows break; by default the lower row wins. Copies ``x`` once. Not with
         ``knn``, whose order is its own.
-    threads, dtype
-        As in `pycurate.nearest`.
+    threads, dtype, device
+        As in `pycurate.nearest`; more than 128 neighbours are found on the CPU. No list depends on the device.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def neighbor_lists(
     if knn is None:
         if x is None:
             raise InputError("x: expected embeddings (n, d), or knn; got neither")
-        return _ordered(x, k, metric, uids, threads, dtype)
+        return _ordered(x, k, metric, uids, threads, dtype, device)
     if uids is not None:
         raise InputError("uids: ties were broken when knn was made; leave one of the two out")
     if isinstance(knn, NeighborLists):
@@ -93,16 +94,18 @@ def _ordered(
     uids: UidArray | None,
     threads: int | None,
     dtype: Literal["bfloat16"] | None,
+    device: str | None,
 ) -> NeighborLists:
     if uids is None:
-        return nearest_lists(x, k, metric, threads=threads, dtype=dtype)
+        return nearest_lists(x, k, metric, threads=threads, dtype=dtype, device=device)
     given = Rows.of("x", x, dtype)
     if uids.dtype != UID_DTYPE or uids.shape != (len(given),):
         raise InputError(f"uids: expected ({len(given)},) uids, got {uids.shape} of {uids.dtype}")
     order = np.arange(len(given), dtype=np.uint64)
     sort_uids(uids.copy(), order)
     rows = order.astype(np.int64)
-    found = nearest_lists(given.take(rows).values, k, metric, threads=threads, dtype=given.dtype)
+    ordered = given.take(rows)
+    found = nearest_lists(ordered.values, k, metric, threads=threads, dtype=given.dtype, device=device)
     node = np.empty(len(given), np.int64)
     node[rows] = np.arange(len(given)) if found.node is None else found.node
     return NeighborLists(found.n, found.count, found.width, found.read, node, np.sort(rows[found.unjudged]))

@@ -76,6 +76,7 @@ def estimate_noise_transition(
     uids: UidArray | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> NoiseTransition:
     """The noise transition matrix and the true class frequencies, from a row and its two nearest neighbours.
 
@@ -88,7 +89,7 @@ def estimate_noise_transition(
 
     Parameters
     ----------
-    x, knn, metric, uids, threads, dtype
+    x, knn, metric, uids, threads, dtype, device
         As in `neighbor_lists`, of which two neighbours are used.
     labels
         (n,) integers from 0, -1 for rows without a label, which are passed over. Every class needs a row.
@@ -113,7 +114,7 @@ def estimate_noise_transition(
     ----------
     Zhu, Song, Liu: Clusterability as an alternative to anchor points when learning with noisy labels (ICML 2021).
     """
-    lists = neighbor_lists(x, 2, knn, metric=metric, uids=uids, threads=threads, dtype=dtype)
+    lists = neighbor_lists(x, 2, knn, metric=metric, uids=uids, threads=threads, dtype=dtype, device=device)
     given, classes = label_codes(labels, lists.n, n_classes)
     return transition_of(lists, given, classes, max_iterations, tolerance, threads)
 

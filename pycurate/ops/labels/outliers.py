@@ -31,6 +31,7 @@ def feature_outlier_scores(
     uids: UidArray | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> NDArray[np.float32]:
     """exp(-t d / median d), where d is a row's mean distance to its k nearest rows: low for rows far from all others.
 
@@ -39,7 +40,7 @@ def feature_outlier_scores(
 
     Parameters
     ----------
-    x, k, knn, uids, threads, dtype
+    x, k, knn, uids, threads, dtype, device
         As in `neighbor_lists`.
     t
         Above 0: how fast scores fall.
@@ -63,7 +64,7 @@ def feature_outlier_scores(
         raise InputError(f"t: expected a number above 0, got {t}")
     if metric == "inner_product":
         raise InputError("metric: expected 'cosine' or 'l2', got 'inner_product', which is no distance")
-    lists = neighbor_lists(x, k, knn, metric=metric, uids=uids, threads=threads, dtype=dtype)
+    lists = neighbor_lists(x, k, knn, metric=metric, uids=uids, threads=threads, dtype=dtype, device=device)
     means = np.full(lists.n, np.nan)
     for block in lists.blocks():
         part = first_neighbors(block, k)

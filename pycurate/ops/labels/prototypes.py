@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pycurate.errors import InputError
 from pycurate.index.rows import Rows, same_element
 from pycurate.kernels.fused_similarity import log_sum_exp, nearest
+from pycurate.kernels.neighbor_limit import device_for_neighbors
 from pycurate.kernels.rowwise import pair_similarity
 from pycurate.ops.labels.label_codes import Labels, label_codes
 
@@ -57,6 +58,7 @@ def prototype_labels(
     threshold: float = 0.8,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> PrototypeLabels:
     """Keep, replace or remove labels by the similarity of rows to one prototype for each class.
 
@@ -77,8 +79,9 @@ def prototype_labels(
         (n, K) floats, of a model; may be a memory map. None: the similarity alone decides, no rows x classes are held.
     mix, temperature, threshold
         In [0, 1], above 0, and in [0, 1]; 0.5, 0.1 and 0.8 as published for MoPro. FoPro tunes its threshold.
-    threads, dtype
-        As in `pycurate.nearest`.
+    threads, dtype, device
+        As in `pycurate.nearest`. Without ``pred_probs`` the softmax has the sums of `pycurate.log_sum_exp`, which are
+        those of the CPU within 1e-6; with them, and more than 128 classes, all is computed on the CPU.
 
     Returns
     -------
@@ -105,9 +108,9 @@ def prototype_labels(
     )
     scale = 1 / temperature
     soft = (
-        _by_similarity(rows, classes, given, scale, threads)
+        _by_similarity(rows, classes, given, scale, threads, device)
         if pred_probs is None
-        else _mixed(rows, classes, given, pred_probs, mix, scale, threads)
+        else _mixed(rows, classes, given, pred_probs, mix, scale, threads, device)
     )
     for start, best, confidence, own in soft:
         part = slice(start, start + len(best))
@@ -149,12 +152,14 @@ def _check(
 _Soft = Iterator[tuple[int, NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]]
 
 
-def _by_similarity(rows: Rows, classes: Rows, given: Labels, scale: float, threads: int | None) -> _Soft:
+def _by_similarity(
+    rows: Rows, classes: Rows, given: Labels, scale: float, threads: int | None, device: str | None
+) -> _Soft:
     """Blocks: first row, nearest class (-1: unjudged), its softmax, and that of the given label."""
     for start, block in rows.blocks():
         part, others = same_element(block, classes, threads)
-        found = nearest(part.values, 1, others.values, threads=threads, dtype=part.dtype)
-        sums = log_sum_exp(part.values, others.values, scale, threads=threads, dtype=part.dtype).rows
+        found = nearest(part.values, 1, others.values, threads=threads, dtype=part.dtype, device=device)
+        sums = log_sum_exp(part.values, others.values, scale, threads=threads, dtype=part.dtype, device=device).rows
         labels = np.maximum(given[start : start + len(block)], 0)
         own = pair_similarity(part.values, others.values[labels], threads=threads, dtype=part.dtype)
         yield (
@@ -166,14 +171,22 @@ def _by_similarity(rows: Rows, classes: Rows, given: Labels, scale: float, threa
 
 
 def _mixed(
-    rows: Rows, classes: Rows, given: Labels, pred_probs: NDArray[Any], mix: float, scale: float, threads: int | None
+    rows: Rows,
+    classes: Rows,
+    given: Labels,
+    pred_probs: NDArray[Any],
+    mix: float,
+    scale: float,
+    threads: int | None,
+    device: str | None,
 ) -> _Soft:
     """The same with a model's probabilities mixed in; dense for a block at a time."""
     step = max(1, min(rows.block_rows, (1 << 22) // len(classes)))
+    place = device_for_neighbors(device, len(classes))
     for start in range(0, len(rows), step):
         block = rows.take(slice(start, start + step))
         part, others = same_element(block, classes, threads)
-        found = nearest(part.values, len(classes), others.values, threads=threads, dtype=part.dtype)
+        found = nearest(part.values, len(classes), others.values, threads=threads, dtype=part.dtype, device=place)
         q = np.zeros(found.indices.shape)
         np.put_along_axis(q, np.maximum(found.indices, 0), scale * found.similarities.astype(np.float64), axis=1)
         q = np.exp(q - q.max(axis=1, keepdims=True))

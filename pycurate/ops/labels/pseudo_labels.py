@@ -110,6 +110,7 @@ def zero_shot_labels(
     uids: UidArray | None = None,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
 ) -> PseudoLabels:
     """Pseudo-labels by similarity to class embeddings: for every row, or for the k best rows of each class.
 
@@ -137,8 +138,8 @@ def zero_shot_labels(
         ``"cosine"`` (default), ``"inner_product"`` or ``"l2"``.
     uids
         (n,) by which ties break; by default the lower row is better. With ``spill``, copies ``x`` once.
-    threads, dtype
-        As in `pycurate.nearest`.
+    threads, dtype, device
+        As in `pycurate.nearest`. A device changes nothing but probabilities, by as much as `pycurate.log_sum_exp`.
 
     Returns
     -------
@@ -160,12 +161,12 @@ def zero_shot_labels(
     _check(rows, classes, k, spill, rank_by, scale, uids, metric)
     if spill:
         assert k is not None
-        return _spilled(rows, classes, k, minimum, metric, uids, threads)
+        return _spilled(rows, classes, k, minimum, metric, uids, threads, device)
     labels, scores = np.full(len(rows), -1, np.int32), np.full(len(rows), np.nan, np.float32)
     unjudged = [np.empty(0, np.int64)]
     ranks = np.arange(len(rows)) if uids is None else _ranks(uids)
     best = BestRows(len(classes), k)
-    for start, of_block, near, lacking in _nearest_classes(rows, classes, rank_by, scale, metric, threads):
+    for start, of_block, near, lacking in _nearest_classes(rows, classes, rank_by, scale, metric, threads, device):
         unjudged.append(start + lacking)
         there = np.flatnonzero((of_block >= 0) & (near >= np.float32(-np.inf if minimum is None else minimum)))
         if k is None:
@@ -221,15 +222,23 @@ def _ranks(uids: UidArray) -> NDArray[np.int64]:
 
 
 def _nearest_classes(
-    rows: Rows, classes: Rows, rank_by: RankBy, scale: float, metric: Metric, threads: int | None
+    rows: Rows,
+    classes: Rows,
+    rank_by: RankBy,
+    scale: float,
+    metric: Metric,
+    threads: int | None,
+    device: str | None,
 ) -> Iterator[tuple[int, Labels, NDArray[np.float32], NDArray[np.int64]]]:
     """Blocks of rows: the first row, nearest classes (-1: unjudged), their scores, unjudged rows of the block."""
     for start, block in rows.blocks():
         part, others = same_element(block, classes, threads)
-        found = nearest(part.values, 1, others.values, metric, threads=threads, dtype=part.dtype)
+        found = nearest(part.values, 1, others.values, metric, threads=threads, dtype=part.dtype, device=device)
         scores = found.similarities[:, 0]
         if rank_by == "probability":
-            sums = log_sum_exp(part.values, others.values, scale, metric, threads=threads, dtype=part.dtype).rows
+            sums = log_sum_exp(
+                part.values, others.values, scale, metric, threads=threads, dtype=part.dtype, device=device
+            ).rows
             scores = np.exp(scale * scores.astype(np.float64) - sums).astype(np.float32)
         yield start, found.indices[:, 0].astype(np.int32), scores, found.unjudged
 
@@ -269,7 +278,14 @@ class BestRows:
 
 
 def _spilled(
-    rows: Rows, classes: Rows, k: int, minimum: float | None, metric: Metric, uids: UidArray | None, threads: int | None
+    rows: Rows,
+    classes: Rows,
+    k: int,
+    minimum: float | None,
+    metric: Metric,
+    uids: UidArray | None,
+    threads: int | None,
+    device: str | None,
 ) -> PseudoLabels:
     """Each class asks its most similar rows in turn; a row stays with the most similar class that asks it.
 
@@ -288,7 +304,7 @@ def _spilled(
     width, looking = min(2 * k, len(usable)), np.arange(len(classes))
     more = np.ones(len(classes), bool)  # there may be rows that a class has not looked up
     while len(looking):
-        found, near = exact_nearest(classes.take(looking), taken, width, metric, threads=threads)
+        found, near = exact_nearest(classes.take(looking), taken, width, metric, threads=threads, device=device)
         known = near >= (-np.inf if minimum is None else np.float32(minimum))
         for place, c in enumerate(looking.tolist()):
             offers.rows[c], offers.scores[c] = found[place][known[place]], near[place][known[place]]

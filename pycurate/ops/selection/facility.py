@@ -105,6 +105,7 @@ def facility_location(
     bound_steps: int = 1,
     threads: int | None = None,
     dtype: Literal["bfloat16"] | None = None,
+    device: str | None = None,
     progress: Progress = None,
 ) -> FacilityLocation:
     """The k rows that represent all rows best, by the greedy algorithm; ties to the lower row.
@@ -145,6 +146,8 @@ def facility_location(
         Threads to use; by default every processor this process may run on. The result does not depend on it.
     dtype
         ``"bfloat16"`` to read rows of uint16 as bfloat16 bits.
+    device
+        Where the graph of rows is made, as in `pycurate.knn_graph`; rows are picked on the CPU.
     progress
         Called with the share of the rows picked.
 
@@ -163,7 +166,7 @@ def facility_location(
         matrix = _matrix_of(graph_or_rows, partition, self_similarity)
         problem = _Problem.of(matrix.shape[1], matrix.shape[0], k, weights, candidates, selected, np.empty(0, np.int64))
         return _on_matrix(DenseCandidates(matrix, negative == "zero"), problem, how)
-    graph = _graph_of(graph_or_rows, neighbors, metric, threads, dtype)
+    graph = _graph_of(graph_or_rows, neighbors, metric, threads, dtype, device)
     problem = _Problem.of(len(graph), len(graph), k, weights, candidates, selected, graph.unjudged)
     edges = GraphCandidates(graph, problem.candidates, _self_similarities(graph, self_similarity), negative)
     return _on_graph(edges, problem, how) if partition is None else _on_parts(edges, problem, partition, how)
@@ -376,12 +379,17 @@ def _check_numbers(k: int, oversample: float, bound_steps: int) -> None:
 
 
 def _graph_of(
-    given: Any, neighbors: int, metric: Literal["cosine", "inner_product"], threads: int | None, dtype: str | None
+    given: Any,
+    neighbors: int,
+    metric: Literal["cosine", "inner_product"],
+    threads: int | None,
+    dtype: str | None,
+    device: str | None,
 ) -> KnnGraph:
     graph = given
     if not isinstance(graph, KnnGraph):
         check_count("neighbors", neighbors)
-        graph = knn_graph(graph, neighbors, metric=metric, threads=threads, dtype=dtype).symmetrize()
+        graph = knn_graph(graph, neighbors, metric=metric, threads=threads, dtype=dtype, device=device).symmetrize()
     if len(graph) >= int(NOBODY):
         raise InputError(f"graph: expected fewer than 2^32 - 1 rows, got {len(graph):,}; cut it into several")
     return graph

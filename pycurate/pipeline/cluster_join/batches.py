@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pycurate.kernels.block_similarity import SAMPLE_ROWS, BlockPair, LeftBlock
+from pycurate.kernels.device import Place
 from pycurate.kernels.distinct import Indices
 from pycurate.pipeline.block_join.blocks import Blocks
 from pycurate.pipeline.block_join.sweep import Progress, part_of
@@ -69,6 +70,7 @@ class Batches:
     visits: Visits
     block_rows: int
     threads: int
+    device: Place = None
 
     @property
     def similarities(self) -> Indices:
@@ -120,14 +122,14 @@ class Batches:
         answers: dict[int, Answer] = {}
         pool = ThreadPoolExecutor(workers)
         try:
-            asked = {c: pool.submit(self._ask, c, ask, 1, None) for c in filled if is_small[c]}
+            asked = {c: pool.submit(self._ask, c, ask, 1, self._gpu_of(c), None) for c in filled if is_small[c]}
             for done, cluster in enumerate(filled):
                 share = part_of(progress, done / len(filled), 1 / len(filled))
                 if cluster in asked:
                     answers[cluster] = asked[cluster].result()
                 else:
                     wait(asked.values())
-                    answers[cluster] = self._ask(cluster, ask, self.threads, share)
+                    answers[cluster] = self._ask(cluster, ask, self.threads, self.device, share)
                 if share is not None:
                     share(1.0)
         finally:
@@ -139,10 +141,15 @@ class Batches:
         cluster: int,
         ask: Callable[[ClusterRows, Iterator[Meeting]], Answer],
         threads: int,
+        device: Place,
         progress: Progress,
     ) -> Answer:
         rows = self.rows_of(cluster)
-        return ask(rows, self._meetings(rows, threads, progress))
+        return ask(rows, self._meetings(rows, threads, device, progress))
+
+    def _gpu_of(self, cluster: int) -> Place:
+        """For a cluster too small to share among GPUs: one of them."""
+        return None if self.device is None else (self.device[cluster % len(self.device)],)
 
     def rows_of(self, cluster: int) -> ClusterRows:
         """Who meets in a cluster."""
@@ -151,7 +158,7 @@ class Batches:
         order = np.argsort(places)
         return ClusterRows(members, self.segments.place_of(members), visitors[order], places[order])
 
-    def _meetings(self, rows: ClusterRows, threads: int, progress: Progress) -> Iterator[Meeting]:
+    def _meetings(self, rows: ClusterRows, threads: int, device: Place, progress: Progress) -> Iterator[Meeting]:
         """All pairs of a cluster's members, and of members and visitors, each once."""
         source = self.segments.source
         members = Blocks(source, rows.positions, self.block_rows)
@@ -160,7 +167,7 @@ class Batches:
         total, before = max(1, len(rows.positions) * compared), 0
         sample = Blocks(source, np.sort(np.concatenate([rows.positions, rows.visitors])), 1).sample(SAMPLE_ROWS)
         for i in range(len(members)):
-            left = LeftBlock(members.read(i), source.element, "cosine", "exact", threads, sample, compared)
+            left = LeftBlock(members.read(i), source.element, "cosine", "exact", threads, sample, compared, device)
             others = [(members, j) for j in range(i, len(members))] + [(visitors, j) for j in range(len(visitors))]
             for blocks, j in others:
                 own = blocks is members and i == j

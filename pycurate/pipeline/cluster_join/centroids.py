@@ -30,6 +30,7 @@ from pycurate.index.rows import check_count
 from pycurate.index.sampling import sample_rows
 from pycurate.kernels.distinct import Floats, Indices
 from pycurate.kernels.fused_similarity import nearest
+from pycurate.kernels.neighbor_limit import device_for_neighbors
 from pycurate.pipeline.block_join.source import RowSource
 
 SAMPLE_PER_CLUSTER = 64
@@ -139,7 +140,7 @@ class ClusterRule:
                 "more, or ask for fewer clusters or a smaller sample, which give other clusters"
             )
 
-    def train(self, source: RowSource, rows: Indices, threads: int) -> Floats:
+    def train(self, source: RowSource, rows: Indices, threads: int, device: str | None) -> Floats:
         """(k, d) unit centroids, by k-means on a seeded sample of ``rows``, which follows from their order."""
         drawn = rows[sample_rows(len(rows), self.sample, self.seed)]
         if not len(drawn):
@@ -154,6 +155,7 @@ class ClusterRule:
             seed=self.seed,
             threads=threads or None,
             dtype=source.dtype,
+            device=device,
         ).centroids
 
 
@@ -204,9 +206,13 @@ class Borders:
         return found[places].reshape(near.shape)
 
 
-def nearest_clusters(rows: NDArray[np.float32], centroids: Floats, count: int, threads: int) -> tuple[Indices, Floats]:
+def nearest_clusters(
+    rows: NDArray[np.float32], centroids: Floats, count: int, threads: int, device: str | None
+) -> tuple[Indices, Floats]:
     """(m, count) clusters, nearest first, ties to the lower, and the similarities to their centroids."""
-    found = nearest(rows, min(count, len(centroids)), centroids, threads=threads or None)
+    listed = min(count, len(centroids))
+    place = device_for_neighbors(device, listed)
+    found = nearest(rows, listed, centroids, threads=threads or None, device=place)
     return found.indices, found.similarities
 
 

@@ -16,6 +16,7 @@ from pycurate.errors import RecallError
 from pycurate.index.duplicate_certificate import DuplicateCertificate, proven
 from pycurate.kernels.arrays import float32_of, ranks_of
 from pycurate.kernels.block_similarity import lowest_of_component
+from pycurate.kernels.device import device_of
 from pycurate.kernels.distinct import Floats, Indices, expand_earlier, first_and_later, linked_copies
 from pycurate.kernels.fused_similarity import MostSimilarEarlier, Pairs
 from pycurate.kernels.spanning_forest import SpanningForest
@@ -63,7 +64,7 @@ class ClusteredJoin:
     the clusters that a near-duplicate of it may be in (`pycurate.pipeline.cluster_join.centroids` proves which): all of
     them with ``probes="exact"``, else only those among the ``probes`` nearest. An answer is that of the method of the
     same name of `SimilarityJoin` on the pairs that were compared. It depends on the rows and their order, and on the
-    `Clustering`; not on the cap, threads, where shards are cut, or how often a run was stopped.
+    `Clustering`; not on the cap, threads, the device, where shards are cut, or how often a run was stopped.
 
     Attributes
     ----------
@@ -81,9 +82,11 @@ class ClusteredJoin:
         threads: int,
         progress: Progress,
         rank: Indices | None = None,
+        device: str | None = None,
     ) -> None:
         """As `clustered_join`; ``rank`` (n,), such as the place by uid, takes the place of the order of the rows."""
         self._source, self._memory_bytes, self._threads, self._progress = source, memory_bytes, threads, progress
+        self._device, self._place = device, device_of(device)
         self._probes = None if clustering.probes == "exact" else clustering.probes
         self._min_recall, self._seed = min_recall, clustering.seed
         self._folder = JoinFolder(out, (source,), "cosine")
@@ -231,7 +234,7 @@ class ClusteredJoin:
             segments = self._segments()
             visits = self._visits(segments, at, self._probes_for(at))
             yield lambda plan: MetInClusters(
-                Batches(segments, visits, plan.block_rows, self._threads), place_of, limit, how
+                Batches(segments, visits, plan.block_rows, self._threads, self._place), place_of, limit, how
             )
 
     def work(self, threshold: float) -> ClusteredWork:
@@ -302,9 +305,9 @@ class ClusteredJoin:
             self._distinct.rows,
             limit,
             [self._method(probes) for probes in tried],
-            ProbesNeeded(self._source, borders, tried, self._threads),
+            ProbesNeeded(self._source, borders, tried, self._threads, self._device),
             self._plan(0),
-            How("cosine", "exact", self._threads, None),
+            How("cosine", "exact", self._threads, None, self._place),
             self._seed,
             self._facts,
             self._order,
@@ -329,26 +332,29 @@ class ClusteredJoin:
             yield folder, probes
 
     def _plan(self, state_bytes: int) -> BlockPlan:
-        return plan_blocks(self._memory_bytes, self.n, self._source.d, self._source.row_bytes, state_bytes)
+        source, on_gpu = self._source, self._place is not None
+        return plan_blocks(self._memory_bytes, self.n, source.d, source.row_bytes, state_bytes, on_gpu=on_gpu)
 
     def _segments(self) -> Segments:
         left = self._memory_bytes - 128 * self.n
         told = self._told(0, _ASSIGNED)
         return open_segments(
             self._folder, self._source, self._distinct.rows, self._order, self._rule, self._facts, left,
-            self._threads, told,
+            self._threads, self._device, told,
         )  # fmt: skip
 
     def _visits(self, segments: Segments, limit: float, probes: int | None) -> Visits:
         cuts = segments.starts[:, 0].tolist()
         folder = self._folder.task_folder("visits", **self._facts, limit=limit, probes=probes, segments=cuts)
         told = self._told(_ASSIGNED, _VISITED)
-        return open_visits(folder, segments, Borders(segments.centroids, limit), probes, self._threads, told)
+        borders = Borders(segments.centroids, limit)
+        return open_visits(folder, segments, borders, probes, self._threads, self._device, told)
 
     def _batches(self, folder: TaskFolder, limit: float, probes: int | None, plan: BlockPlan) -> Batches:
         segments = self._segments()
         folder.open_tasks(1)
-        return Batches(segments, self._visits(segments, limit, probes), plan.block_rows, self._threads)
+        visits = self._visits(segments, limit, probes)
+        return Batches(segments, visits, plan.block_rows, self._threads, self._place)
 
     def _told(self, begin: float, end: float) -> Progress:
         return part_of(rising(self._progress), begin, end - begin)

@@ -77,6 +77,7 @@ def open_segments(
     facts: dict[str, Any],
     memory_bytes: int,
     threads: int,
+    device: str | None,
     tell: Progress,
 ) -> Segments:
     """Train the centroids and write the segments that are not there.
@@ -96,7 +97,8 @@ def open_segments(
     found = trained.answer()
     if found is None:
         rule.require_memory(source, memory_bytes)
-        trained.write_answer({"centroids": rule.train(source, rows if order is None else rows[order], threads)})
+        ordered = rows if order is None else rows[order]
+        trained.write_answer({"centroids": rule.train(source, ordered, threads, device)})
         found = trained.answer()
     assert found is not None
     centroids = np.array(found["centroids"])
@@ -107,21 +109,28 @@ def open_segments(
     for number in range(count):
         if tasks.facts(number, 0) is None:
             part = slice(number * segment_rows, min(len(rows), (number + 1) * segment_rows))
-            _write_segment(tasks, number, part.start, source, rows[part], centroids, threads)
+            _write_segment(tasks, number, part.start, source, rows[part], centroids, threads, device)
         if tell is not None:
             tell((number + 1) / count)
     return _opened(tasks, count, source, centroids)
 
 
 def _write_segment(
-    tasks: TaskFolder, number: int, first: int, source: RowSource, rows: Indices, centroids: Floats, threads: int
+    tasks: TaskFolder,
+    number: int,
+    first: int,
+    source: RowSource,
+    rows: Indices,
+    centroids: Floats,
+    threads: int,
+    device: str | None,
 ) -> None:
     taken = source.take(rows)
     clusters = np.empty(len(rows), np.int64)
     step = max(1, WIDENED_BYTES // (4 * max(1, source.d)))
     for start in range(0, len(rows), step):
         widened = Rows(taken[start : start + step], source.element).widened(threads or None)
-        clusters[start : start + step] = nearest_clusters(widened, centroids, 1, threads)[0][:, 0]
+        clusters[start : start + step] = nearest_clusters(widened, centroids, 1, threads, device)[0][:, 0]
     order = np.argsort(clusters, kind="stable")
     starts = np.searchsorted(clusters[order], np.arange(len(centroids) + 1))
     paths = []

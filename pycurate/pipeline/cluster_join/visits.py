@@ -40,7 +40,13 @@ class Visits:
 
 
 def open_visits(
-    folder: TaskFolder, segments: Segments, borders: Borders, probes: int | None, threads: int, tell: Progress
+    folder: TaskFolder,
+    segments: Segments,
+    borders: Borders,
+    probes: int | None,
+    threads: int,
+    device: str | None,
+    tell: Progress,
 ) -> Visits:
     """Find the visits that are not known: of each row to the clusters that ``borders`` names.
 
@@ -58,7 +64,7 @@ def open_visits(
             starts: list[NDArray[np.int64]] = []
             # The header tells how many there are, which is known at the end: so the bytes alone are written.
             with atomic_write(paths[0], "file") as file:
-                for positions, clusters in _sorted_parts(segments, number, borders, probes, threads):
+                for positions, clusters in _sorted_parts(segments, number, borders, probes, threads, device):
                     folder.require_disk(positions.nbytes)
                     first = int(starts[-1][-1]) if starts else 0
                     starts.append(first + np.searchsorted(clusters, np.arange(len(borders.centroids) + 1)))
@@ -75,7 +81,7 @@ def open_visits(
 
 
 def _sorted_parts(
-    segments: Segments, number: int, borders: Borders, probes: int | None, threads: int
+    segments: Segments, number: int, borders: Borders, probes: int | None, threads: int, device: str | None
 ) -> Iterator[tuple[Indices, Indices]]:
     """(v,) positions and clusters of the visits of a segment's rows, sorted by (cluster, position)."""
     positions: list[Indices] = []
@@ -91,7 +97,7 @@ def _sorted_parts(
     step = max(1, _SORTED_AT_ONCE // (probes or len(borders.centroids)))
     for start, rows in segments.pieces(number):
         for begin in range(0, len(rows), step):
-            for places, near in visits_of(rows[begin : begin + step], borders, probes, threads):
+            for places, near in visits_of(rows[begin : begin + step], borders, probes, threads, device):
                 positions.append(start + begin + places)
                 clusters.append(near)
             if sum(map(len, positions)) >= _SORTED_AT_ONCE:
@@ -100,7 +106,7 @@ def _sorted_parts(
 
 
 def visits_of(
-    rows: NDArray[np.float32], borders: Borders, probes: int | None, threads: int
+    rows: NDArray[np.float32], borders: Borders, probes: int | None, threads: int, device: str | None
 ) -> Iterator[tuple[Indices, Indices]]:
     """(v,) places of rows and the clusters that they visit, some at a time."""
     k = len(borders.centroids)
@@ -111,7 +117,7 @@ def visits_of(
         lacking = []
         for begin in range(0, len(left), step):
             part = left[begin : begin + step]
-            near, similarities = nearest_clusters(rows[part], borders.centroids, listed, threads)
+            near, similarities = nearest_clusters(rows[part], borders.centroids, listed, threads, device)
             more = np.zeros(len(part), bool)
             if probes is None and listed < k:
                 more = borders.may_lack(similarities)
@@ -156,6 +162,7 @@ class ProbesNeeded:
     borders: Borders
     tried: list[int]
     threads: int
+    device: str | None
     _first: _Near | None = None  # of the rows last asked about: of a clump's near-copies they are the same again
 
     def __call__(self, rows: Indices, cols: Indices) -> Indices:
@@ -171,7 +178,9 @@ class ProbesNeeded:
 
     def _near(self, rows: Indices) -> _Near:
         widened = Rows(self.source.take(rows), self.source.element).widened(self.threads or None)
-        near, similarities = nearest_clusters(widened, self.borders.centroids, self.tried[-1] + 1, self.threads)
+        near, similarities = nearest_clusters(
+            widened, self.borders.centroids, self.tried[-1] + 1, self.threads, self.device
+        )
         reached = self.borders.visited(near, similarities)
         reached[:, 0] = True
         return _Near(rows, near, reached)
