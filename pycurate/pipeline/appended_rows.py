@@ -46,7 +46,7 @@ def most_similar_earlier_of_new(
     is_new = distinct.rows >= decided
     on_gpu = how.device is not None
     plan = plan_blocks(memory_bytes, len(source), source.d, source.row_bytes, 64, on_gpu=on_gpu)
-    sizes = [folder.open_tasks(plan.block_rows) for folder in folders]
+    sizes = [folder.open_tasks(plan.block_rows, plan.fitting_rows) for folder in folders]
     new_rows, known_rows = distinct.rows[is_new], distinct.rows[~is_new]
     cross = Grid(Blocks(source, new_rows, sizes[0]), Blocks(source, known_rows, sizes[0]))
     own = Grid(Blocks(source, new_rows, sizes[1]), None)

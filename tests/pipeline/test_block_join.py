@@ -483,3 +483,13 @@ def test_hashes_follow_from_the_bytes_of_a_row_alone(element: str) -> None:
         np.testing.assert_array_equal(row_hashes(x[::-2], element, 2), hashes[::-2])
         bits = np.unique(x.view(f"u{x.itemsize}"), axis=0) if d else x[:1]
         assert len(np.unique(hashes)) == len(bits)  # 64 bits: no two of 9,000 rows by chance
+
+
+def test_blocks_of_another_device_are_kept_where_they_fit(tmp_path: Path) -> None:
+    folder = task_folder.TaskFolder(tmp_path, {"question": "pairs"})
+    assert folder.open_tasks(MOST_BLOCK_ROWS_ON_GPU) == MOST_BLOCK_ROWS_ON_GPU
+    plan = plan_blocks(16 << 30, 10_000_000, 512, 1024, 0)
+    assert plan.fitting_rows > MOST_BLOCK_ROWS_ON_GPU > plan.block_rows
+    assert folder.open_tasks(plan.block_rows, plan.fitting_rows) == MOST_BLOCK_ROWS_ON_GPU
+    less = plan_blocks(4 << 30, 10_000_000, 512, 1024, 0)
+    assert folder.open_tasks(less.block_rows, less.fitting_rows) == less.block_rows

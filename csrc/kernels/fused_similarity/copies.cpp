@@ -37,8 +37,8 @@ std::uint64_t hash_bytes(const char* bytes, std::size_t size) noexcept {
 
 }  // namespace
 
-bool hash_rows(Matrix x, std::size_t n, std::size_t d, Element element, std::uint64_t* out, std::size_t threads,
-               const Poll& poll) {
+bool hash_rows(Matrix x, std::size_t n, std::size_t d, Element element, std::uint64_t* out,
+               std::size_t threads, const Poll& poll) {
     const std::size_t row_bytes = d * rowwise::element_bytes(element);
     constexpr std::size_t block = 4096;
     return parallel_for((n + block - 1) / block, threads,

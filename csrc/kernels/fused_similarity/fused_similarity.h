@@ -180,8 +180,8 @@ void products(const float* a, std::size_t m, const float* b, std::size_t n, std:
 void orthonormalise(const float* rows, std::size_t count, std::size_t d, float* out);
 
 /// Per row 64 bits that follow from its bytes alone: rows with the same bits have the same.
-bool hash_rows(Matrix x, std::size_t n, std::size_t d, Element element, std::uint64_t* out, std::size_t threads,
-               const Poll& poll);
+bool hash_rows(Matrix x, std::size_t n, std::size_t d, Element element, std::uint64_t* out,
+               std::size_t threads, const Poll& poll);
 /// Per row the lowest row with the same bits, -1 for the first.
 bool find_copies(Matrix x, std::size_t n, std::size_t d, Element element, std::int64_t* copy_of,
                  std::size_t threads, const Poll& poll);

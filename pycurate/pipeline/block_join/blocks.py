@@ -32,6 +32,7 @@ class BlockPlan:
 
     block_rows: int
     most_pairs: int  # of one call of a kernel, and of one step of a merge
+    fitting_rows: int = 0  # of a block, where an earlier run chose more than ``block_rows``
 
 
 def plan_blocks(
@@ -73,7 +74,7 @@ def plan_blocks(
             f"memory_bytes: expected enough for two blocks of {LEAST_BLOCK_ROWS} rows beside {ROW_BYTES} bytes for "
             f"each of {rows:,} rows, got too little; give {-(-(least - memory_bytes) >> 20):,} MiB more"
         )
-    return BlockPlan(min(block_rows, most_rows), pair_bytes // _PAIR_BYTES)
+    return BlockPlan(min(block_rows, most_rows), pair_bytes // _PAIR_BYTES, block_rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

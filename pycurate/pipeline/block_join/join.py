@@ -261,7 +261,7 @@ class SimilarityJoin:
         return plan_blocks(self._memory_bytes, rows, source.d, source.row_bytes, state_bytes, on_gpu=on_gpu)
 
     def _grid(self, folder: TaskFolder, plan: BlockPlan) -> Grid:
-        block_rows = folder.open_tasks(plan.block_rows)
+        block_rows = folder.open_tasks(plan.block_rows, plan.fitting_rows)
         left = Blocks(self._source, self._distinct.rows, block_rows)
         if self._other is None or self._distinct_other is None:
             return Grid(left, None)
@@ -307,7 +307,7 @@ class SimilarityJoin:
         ranks, best = distinct.spread(group_ranks, -1), distinct.spread(group_best, np.nan)
         folder_of_later = TaskFolder(folder.root / "later", {"question": "of the other rows with the same bits"})
         folder_of_later.root.mkdir(exist_ok=True)
-        block_rows = folder_of_later.open_tasks(plan.block_rows)
+        block_rows = folder_of_later.open_tasks(plan.block_rows, plan.fitting_rows)
         cross = Grid(Blocks(self._source, later, block_rows), Blocks(self._source, distinct.rows, block_rows))
         sweep_states(
             cross,

@@ -60,10 +60,10 @@ class TaskFolder:
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
-    def open_tasks(self, block_rows: int) -> int:
+    def open_tasks(self, block_rows: int, fitting_rows: int = 0) -> int:
         """Rows of a block: those of an earlier run, unless they are more than fit now; then its tasks are dropped."""
         plan = _read_json(self.root / "plan.json")
-        if plan is None or plan["block_rows"] > block_rows:
+        if plan is None or plan["block_rows"] > max(block_rows, fitting_rows):
             self.drop_tasks()
             self._tasks.mkdir(parents=True, exist_ok=True)
             write_json_atomic(self.root / "plan.json", {**self._question, "block_rows": block_rows})
