@@ -93,12 +93,6 @@ void* allocate_pinned(std::size_t bytes) {
     check(cudaHostAlloc(&at, bytes, cudaHostAllocPortable), "allocating pinned memory");
     return at;
 }
-void copy_in(void* device, const void* host, std::size_t bytes) {
-    if (bytes > 0) check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "copying to the device");
-}
-void copy_out(void* host, const void* device, std::size_t bytes) {
-    if (bytes > 0) check(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost), "copying from the device");
-}
 void fill(void* device, int byte, std::size_t bytes) {
     if (bytes > 0) check(cudaMemset(device, byte, bytes), "clearing memory on the device");
 }

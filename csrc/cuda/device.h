@@ -58,6 +58,7 @@ void* allocate(std::size_t bytes);  // on the current device
 void release(void* at) noexcept;
 /// Memory of the host that every device reads by itself.
 void* allocate_pinned(std::size_t bytes);
+// See transfer.cu.
 void copy_in(void* device, const void* host, std::size_t bytes);
 void copy_out(void* host, const void* device, std::size_t bytes);
 void fill(void* device, int byte, std::size_t bytes);

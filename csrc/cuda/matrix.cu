@@ -6,7 +6,7 @@
 #include "cuda/canonical.cuh"
 #include "cuda/fused_similarity.h"
 #include "cuda/rows.h"
-#include "cuda/upload.h"
+#include "cuda/transfer.h"
 #include "kernels/rowwise/similarity.h"
 
 namespace pycurate::cuda {
