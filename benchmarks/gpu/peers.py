@@ -37,6 +37,15 @@ def triangular_float16(x: Tensor, threshold: float, block: int) -> int:
     return found
 
 
+def nearest_centroids_float32(x: Tensor, centroids: Tensor, block: int) -> Tensor:
+    """(n,) of rows in pinned memory: moved block by block, multiplied in float32 (TF32 off), ``argmax``."""
+    unit = centroids / centroids.norm(dim=1, keepdim=True)
+    found = []
+    for i in range(0, len(x), block):
+        found.append((x[i : i + block].cuda(non_blocking=True).float() @ unit.T).argmax(1))
+    return torch.cat(found)
+
+
 def full_float32(x: Tensor, threshold: float, block: int) -> int:
     """What public code does: whole rows of the matrix in float32 (TF32 off), every pair twice."""
     wide = x.float()

@@ -18,6 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from moved import race_aligned, race_assignment, race_moved, race_moved_nearest, together
 from peers import cuvs_nearest, full_float32, nearest_float16, triangular_float16
 from rows import clip_like, flat, noisy_copies
 
@@ -53,7 +54,7 @@ def operand_of(x: Any) -> Any:
     return join_of(x, None, "cosine", "exact", "skip", None, None, "cuda").operands(limit=THRESHOLD)[0]
 
 
-def race_pairs(x: Any, name: str, repeats: int, dense: bool) -> list[str]:
+def race_pairs(x: Any, name: str, repeats: int, dense: bool, peak: float) -> list[str]:
     n, d = x.shape
     module = cuda_kernels()
     whole, found = seconds_of(lambda: pairs_above(x, THRESHOLD, device="cuda"), repeats)
@@ -74,7 +75,13 @@ def race_pairs(x: Any, name: str, repeats: int, dense: bool) -> list[str]:
     if not copies and count != len(found.rows):
         raise SystemExit(f"{name}: we found {len(found.rows)} pairs, PyTorch {count}")
     cells = [f"{name}, {n:,} x {d}", f"{len(found.rows):,}", f"{whole:.3f}", f"{join_seconds:.3f}", f"{every:.3f}"]
-    cells += [f"{rate / 1e12:.0f}", f"{half:.3f}", f"{half / every:.1f} x", f"{half / join_seconds:.1f} x"]
+    cells += [
+        f"{rate / 1e12:.0f}",
+        f"{rate / peak:.0%}",
+        f"{half:.3f}",
+        f"{half / every:.1f} x",
+        f"{half / join_seconds:.1f} x",
+    ]
     cells += [f"{half / whole:.1f} x"]
     if dense:
         seconds, again = seconds_of(lambda: full_float32(x, THRESHOLD, 4_096), 1)
@@ -116,13 +123,17 @@ def main() -> None:
         for d in map(int, asked.dimensions.split(",")):
             for name, make in (("flat", flat), ("CLIP-like", clip_like)):
                 x = make(n, d, THRESHOLD)
-                pairs.append(race_pairs(x, name, asked.repeats, dense=n <= 300_000))
+                pairs.append(race_pairs(x, name, asked.repeats, n <= 300_000, peak))
                 if n <= 300_000 and d == 512:
                     neighbours.append(race_nearest(x, name, 32, 1))
                 del x
                 torch.cuda.empty_cache()
     clump = noisy_copies(20_000, 512)
     seconds, labels = seconds_of(lambda: components_above(clump, THRESHOLD, device="cuda"), asked.repeats)
+    most = max(map(int, asked.rows.split(",")))
+    moved = [race_moved(size, 768, THRESHOLD, seconds_of, asked.repeats) for size in (most, 2 * most)]
+    moved += [race_moved_nearest(min(most, 300_000), 512, 32, seconds_of), race_assignment(most, 512, seconds_of)]
+    aligned = race_aligned(most, 768, seconds_of, asked.repeats)
     text = f"""{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, `{" ".join(["python", *sys.argv])}`.
 
 int8 products of the library (`torch._int_mm`): {peak / 1e12:.0f} Tops/s.
@@ -136,6 +147,7 @@ int8 products of the library (`torch._int_mm`): {peak / 1e12:.0f} Tops/s.
                 "join alone (s)",
                 "join, whole rows (s)",
                 "Tops/s of it",
+                "of the peak",
                 "float16 triangle (s)",
                 "whole rows",
                 "screened",
@@ -148,6 +160,23 @@ int8 products of the library (`torch._int_mm`): {peak / 1e12:.0f} Tops/s.
     }
 
 {table(["Nearest rows", "ours (s)", "float16 + topk (s)", "", "cuVS (s)"], neighbours)}
+
+{
+        table(
+            [
+                "Rows in the CPU's memory",
+                "moved (GB/s)",
+                "call (s)",
+                "in a quarter of the memory (s)",
+                f"`{together()}` (s)",
+                "PyTorch from pinned memory (s)",
+                "",
+            ],
+            moved,
+        )
+    }
+
+{table(["Aligned rows on the GPU", "ms", "GB/s", "of a copy's"], aligned)}
 
 A clump of 20,000 noisy copies x 512, components at 0.95: {seconds:.3f} s, {len(set(labels.tolist())):,} groups.
 """
