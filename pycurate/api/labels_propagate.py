@@ -137,7 +137,7 @@ def propagate_label_file(
     """
     device_of(device)  # before anything is made
     folder = claim_out(Path(out).absolute())
-    graph, row_uids = _opened(Path(source), folder, uids, k, graph_method, {"threads": threads})
+    graph, row_uids = _opened(Path(source), folder, uids, k, graph_method, {"threads": threads, "device": device})
     if min_confidence is not None and row_uids is None:
         raise InputError("min_confidence: a subset is one of uids, and the rows have none; pass uids")
     seeds, names, class_names = _seeds(labels, source, len(graph), row_uids)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pycurate.cli.options import JsonOption, LayoutOption, OutOption
+from pycurate.cli.options import DeviceOption, JsonOption, LayoutOption, OutOption
 from pycurate.cli.terminal import show
 
 
@@ -41,7 +41,7 @@ def issues(
     frac_noise: Annotated[float, typer.Option("--frac-noise", help="Share of the issues that pruning takes.")] = 1.0,
     layout: LayoutOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto. Default: cpu.")] = None,
+    device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find labels that out-of-sample class probabilities refute: scores, suggestions and a report."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pycurate.cli.options import JsonOption, MemoryOption, OutOption, QuietOption, parse_memory
+from pycurate.cli.options import DeviceOption, JsonOption, MemoryOption, OutOption, QuietOption, parse_memory
 from pycurate.cli.terminal import progress_bars, show
 from pycurate.errors import InputError
 
@@ -49,7 +49,7 @@ def propagate(
     ] = None,
     memory: MemoryOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: the processors.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 or auto. Default: cpu.")] = None,
+    device: DeviceOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:

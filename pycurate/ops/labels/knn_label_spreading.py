@@ -227,7 +227,7 @@ class KnnLabelSpreading:
         rows = _rows(x)
         if self.n_neighbors < 2:
             raise InputError(f"n_neighbors: expected at least 2, a row and its nearest other, got {self.n_neighbors}")
-        return knn_graph(rows, self.n_neighbors - 1, metric=self.metric, threads=self.threads), rows
+        return knn_graph(rows, self.n_neighbors - 1, metric=self.metric, threads=self.threads, device=self.device), rows
 
     def _neighbors_of(self, x: Any) -> tuple[NDArray[np.uint64], NDArray[Any], NDArray[Any]]:
         if self.metric == "precomputed":
