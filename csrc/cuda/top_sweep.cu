@@ -40,6 +40,7 @@ __device__ bool find_places(Table& table, std::uint32_t& count, std::uint32_t la
     const std::uint32_t firsts = __ballot_sync(all_threads, !found && first == lane);
     const auto fresh = static_cast<std::uint32_t>(__popc(firsts));
     if (count + fresh > table_labels) return false;
+    __syncwarp();  // four labels at a time are read, of which the last may be those that come now
     if (!found) {
         place = count + static_cast<std::uint32_t>(__popc(firsts & ((1u << first) - 1u)));
         if (first == lane) table.labels[place] = label, table.sums[place] = 0.0f;
