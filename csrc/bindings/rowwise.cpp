@@ -122,6 +122,43 @@ py::array convert_rows(const py::array& x, const std::string& element, const std
     return out;
 }
 
+/// (clusters, d) float64.
+py::array_t<double> sum_by_cluster(const py::array_t<float>& x,
+                                   const std::optional<py::array_t<double>>& lengths,
+                                   const py::array_t<std::int64_t>& cluster, std::size_t clusters,
+                                   std::size_t block_rows, std::size_t threads) {
+    const auto is_c = [](const py::array& array) { return (array.flags() & py::array::c_style) != 0; };
+    if (x.ndim() != 2 || !is_c(x)) throw py::value_error("x: expected (n, d), C order");
+    const auto n = static_cast<std::size_t>(x.shape(0));
+    for (const py::array* of_rows : {static_cast<const py::array*>(&cluster),
+                                     lengths ? static_cast<const py::array*>(&*lengths) : nullptr})
+        if (of_rows != nullptr &&
+            (of_rows->ndim() != 1 || static_cast<std::size_t>(of_rows->shape(0)) != n || !is_c(*of_rows)))
+            throw py::value_error("cluster, lengths: expected shape (" + std::to_string(n) + ",), C order");
+    if (block_rows < 1) throw py::value_error("block_rows: expected at least 1, got 0");
+    const std::int64_t* numbers = cluster.data();
+    for (std::size_t i = 0; i < n; ++i)
+        if (numbers[i] < 0 || static_cast<std::size_t>(numbers[i]) >= clusters)
+            throw py::index_error("cluster: expected numbers in [0, " + std::to_string(clusters) + "), got " +
+                                  std::to_string(numbers[i]));
+    py::array_t<double> out({static_cast<py::ssize_t>(clusters), x.shape(1)});
+    const rowwise::ClusterRequest request{x.data(),
+                                          n,
+                                          static_cast<std::size_t>(x.shape(1)),
+                                          lengths ? lengths->data() : nullptr,
+                                          numbers,
+                                          clusters,
+                                          block_rows,
+                                          out.mutable_data()};
+    bool finished;
+    {
+        const py::gil_scoped_release no_gil;
+        finished = rowwise::sum_by_cluster(request, threads, interrupted);
+    }
+    if (!finished) throw py::error_already_set();
+    return out;
+}
+
 }  // namespace
 
 void bind_rowwise(py::module_& rowwise) {
@@ -131,6 +168,9 @@ void bind_rowwise(py::module_& rowwise) {
                 py::arg("bias_b").noconvert(), py::arg("threads"));
     rowwise.def("measure_rows", &measure_rows, py::arg("x"), py::arg("element"),
                 py::arg("weights").noconvert(), py::arg("bias").noconvert(), py::arg("threads"));
+    rowwise.def("sum_by_cluster", &sum_by_cluster, py::arg("x").noconvert(), py::arg("lengths").noconvert(),
+                py::arg("cluster").noconvert(), py::arg("clusters"), py::arg("block_rows"),
+                py::arg("threads"));
     rowwise.def("convert_rows", &convert_rows, py::arg("x"), py::arg("element"), py::arg("to"),
                 py::arg("threads"));
 }

@@ -22,4 +22,12 @@ def measure_rows(
     bias: NDArray[np.float32] | None,
     threads: int,
 ) -> tuple[Any, ...]: ...
+def sum_by_cluster(
+    x: NDArray[np.float32],
+    lengths: NDArray[np.float64] | None,
+    cluster: NDArray[np.int64],
+    clusters: int,
+    block_rows: int,
+    threads: int,
+) -> NDArray[np.float64]: ...
 def convert_rows(x: NDArray[Any], element: str, to: str, threads: int) -> NDArray[Any]: ...

@@ -19,7 +19,7 @@ from pycurate.index.kmeans_start import KMeansMetric, Start, starting_rows
 from pycurate.index.rows import Rows, check_count
 from pycurate.index.sampling import drawn_rows, seeded_keys
 from pycurate.kernels.fused_similarity import nearest
-from pycurate.kernels.rowwise import row_statistics
+from pycurate.kernels.rowwise import row_statistics, sum_by_cluster
 
 SAMPLE_PER_CENTROID = 256
 """Training rows for each centroid: more change a centroid by less than its own spread / sqrt(256)."""
@@ -295,7 +295,9 @@ class _Lloyd:
         return clusters
 
     def _update(self, clusters: NDArray[np.int64], iteration: int) -> None:
-        sums = self._sums(clusters)
+        sums = sum_by_cluster(
+            self._points, self._norms, clusters, len(self.centroids), BLOCK_ROWS, threads=self._threads
+        )
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             means = (sums / self.sizes[:, None]).astype(np.float32)
         filled = self.sizes > 0
@@ -305,18 +307,6 @@ class _Lloyd:
         elif not np.isfinite(centroids).all():
             raise InputError("x: the mean of a cluster is beyond float32; scale the rows down")
         self.centroids = self._with_rows_for_empty(centroids, clusters, iteration)
-
-    def _sums(self, clusters: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(k, d) sums of each cluster's rows, for cosine of the rows divided by their norms."""
-        total = np.zeros(self.centroids.shape, np.float64)
-        for start in range(0, len(clusters), BLOCK_ROWS):
-            part = slice(start, start + BLOCK_ROWS)
-            values = self._points[part].astype(np.float64)
-            if self._norms is not None:
-                values /= self._norms[part, None]
-            present, group = np.unique(clusters[part], return_inverse=True)
-            total[present] += _sums_in_order(values, group, len(present))
-        return total
 
     def _with_rows_for_empty(
         self, centroids: NDArray[np.float32], clusters: NDArray[np.int64], iteration: int
@@ -333,22 +323,6 @@ class _Lloyd:
             sizes[largest] /= 2
             self.reseeded += 1
         return centroids
-
-
-def _sums_in_order(values: NDArray[np.float64], group: NDArray[np.int64], groups: int) -> NDArray[np.float64]:
-    """(groups, d) sums of the rows of each group, added one by one in rising row order.
-
-    The r-th rows of all groups are added at once, so each addition is of whole vectors and its order is fixed.
-    """
-    order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(groups))
-    counts = np.diff(np.append(starts, len(group)))
-    sums = values[order[starts]]
-    by_size = np.argsort(-counts, kind="stable")
-    for rank in range(1, int(counts.max())):
-        deep = by_size[: int((counts > rank).sum())]
-        sums[deep] += values[order[starts[deep] + rank]]
-    return sums
 
 
 def _scaled(rows: NDArray[np.float32], otherwise: NDArray[np.float32]) -> NDArray[np.float32]:

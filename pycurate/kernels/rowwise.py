@@ -38,6 +38,7 @@ __all__ = [
     "pair_similarity",
     "row_statistics",
     "rowwise_scores",
+    "sum_by_cluster",
 ]
 
 
@@ -238,6 +239,23 @@ def convert(
     """
     rows, element = rows_of("x", x, dtype)
     return _core.rowwise.convert_rows(rows, element, to, thread_count_of(threads))
+
+
+def sum_by_cluster(
+    x: NDArray[np.float32],
+    lengths: NDArray[np.float64] | None,
+    cluster: NDArray[np.int64],
+    clusters: int,
+    block_rows: int,
+    *,
+    threads: int | None = None,
+) -> NDArray[np.float64]:
+    """(clusters, d) sums of the rows (n, d) of each cluster, elements divided by the length (n,) of their row.
+
+    Of each block of ``block_rows`` rows those of a cluster are added one by one in rising order, and blocks in order,
+    in float64: the same bits for any number of threads.
+    """
+    return _core.rowwise.sum_by_cluster(x, lengths, cluster, clusters, block_rows, thread_count_of(threads))
 
 
 PIECE_BYTES = 1 << 26  # of the rows that are on their way to a GPU at a time

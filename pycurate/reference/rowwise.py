@@ -161,3 +161,20 @@ def head_scores(x: NDArray[Any], weights: Floats, bias: Floats) -> Floats:
     sums = canonical_sum(wide[:, None, :], weights[None, :, :]).astype(np.float32)
     with np.errstate(all="ignore"):
         return canonical_nan(sums + bias)
+
+
+def sum_by_cluster(
+    x: Floats, lengths: Doubles | None, cluster: NDArray[np.int64], clusters: int, block_rows: int
+) -> Doubles:
+    """(clusters, d) float64 sums of the rows of each cluster, divided by their lengths: of a block of rows in order,
+    and of blocks in order."""
+    total = np.zeros((clusters, x.shape[1]))
+    for start in range(0, len(x), block_rows):
+        of_block: dict[int, Doubles] = {}
+        for i in range(start, min(start + block_rows, len(x))):
+            row = x[i].astype(np.float64) / (1.0 if lengths is None else lengths[i])
+            c = int(cluster[i])
+            of_block[c] = of_block[c] + row if c in of_block else row
+        for c, added in of_block.items():
+            total[c] += added
+    return total

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pycurate.kernels import active_isa, rowwise, set_active_isa
 from pycurate.kernels.device import cuda_support
-from pycurate.kernels.rowwise import Heads, convert, pair_similarity, row_statistics, rowwise_scores
+from pycurate.kernels.rowwise import Heads, convert, pair_similarity, row_statistics, rowwise_scores, sum_by_cluster
 from pycurate.reference import rowwise as reference
 from pycurate.testing import AVAILABLE_ISAS, CUDA
 
@@ -337,3 +337,30 @@ def test_dtypes_are_type_errors_and_shapes_value_errors() -> None:
 def test_wrong_heads_are_named(weights: Any, bias: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         rowwise_scores(ROWS, ROWS, heads_a=Heads(weights, bias))
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "clusters", "block_rows"), [(0, 5, 3, 7), (1, 1, 1, 1), (300, 0, 2, 9), (1000, 131, 37, 64)]
+)
+@pytest.mark.parametrize("divided", [False, True])
+def test_sums_by_cluster(n: int, d: int, clusters: int, block_rows: int, divided: bool) -> None:
+    random = np.random.default_rng(n)
+    x = random.standard_normal((n, d)).astype(np.float32) * np.float32(10) ** random.integers(-20, 20, (n, 1))
+    x[::7] = -0.0
+    x = x.astype(np.float32)
+    lengths = random.uniform(0.1, 9, n) if divided else None
+    cluster = random.integers(0, clusters, n)
+    expected = reference.sum_by_cluster(x, lengths, cluster, clusters, block_rows)
+    for threads in (1, 2, 5):
+        found = sum_by_cluster(x, lengths, cluster, clusters, block_rows, threads=threads)
+        np.testing.assert_array_equal(found.view(np.uint64), expected.view(np.uint64))
+
+
+def test_sums_by_cluster_refuse_what_is_none() -> None:
+    x = np.zeros((3, 2), np.float32)
+    with pytest.raises(IndexError, match=r"cluster: expected numbers in \[0, 2\), got 2"):
+        sum_by_cluster(x, None, np.array([0, 1, 2]), 2, 4)
+    with pytest.raises(ValueError, match=r"expected shape \(3,\), C order"):
+        sum_by_cluster(x, np.ones(2), np.zeros(3, np.int64), 2, 4)
+    with pytest.raises(ValueError, match="block_rows: expected at least 1"):
+        sum_by_cluster(x, None, np.zeros(3, np.int64), 2, 0)

@@ -71,6 +71,20 @@ struct ConvertRequest {
     void* out;
 };
 
+/// Sums in float64 of the rows of each cluster, elements divided by the length of their row. Of each block of
+/// `block_rows` rows those of a cluster are added one by one in rising order, from the first on; blocks are
+/// added to 0 in rising order. So the bits depend on the size of blocks, but not on threads.
+struct ClusterRequest {
+    const float* x;  // (n, d)
+    std::size_t n, d;
+    const double* lengths;        // (n,), or null: 1
+    const std::int64_t* cluster;  // (n,) below `clusters`
+    std::size_t clusters, block_rows;
+    double* out;  // (clusters, d)
+};
+bool sum_by_cluster(const ClusterRequest& request, std::size_t threads,
+                    const std::function<bool()>& poll = {});
+
 /// Each reads every row once from memory, on up to `threads` threads (0: all); false when `poll` stopped it
 /// (see parallel_for). Outputs overlap no input. n == 0 and d == 0 are valid. Works under the default
 /// floating-point environment whatever the caller's, so that flush-to-zero set by another library changes
