@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pycurate.kernels import Isa, active_isa, detected_isa, device, gpu_grid, set_active_isa, torch_blocks
+from pycurate.kernels import Isa, active_isa, detected_isa, device, gpu_grid, set_active_isa, stand_in, torch_blocks
 from pycurate.kernels.device import CudaDevice, CudaSupport, cuda_support
 
 AVAILABLE_ISAS = [isa for isa in Isa if isa <= detected_isa()]
@@ -23,6 +23,14 @@ def torch_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cuda_support", lambda: CudaSupport(False, 0, (), (gpu, gpu)))
     monkeypatch.setattr(torch_blocks, "place_of", lambda number: torch.device("cpu"))
     monkeypatch.setattr(torch_blocks, "MOST_BLOCK_ROWS", 64)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were two GPUs; what is asked of them the CPU's kernels answer."""
+    gpu = CudaDevice("a stand-in", (9, 0), 1 << 30, True)
+    monkeypatch.setattr(device, "cuda_support", lambda: CudaSupport(True, 13000, (gpu, gpu)))
+    monkeypatch.setattr(device, "_module", lambda: stand_in)
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[str]:
         if cuda_support().usable:
             yield "cuda:0,0"  # one that takes two tasks at a time
             return
-        request.getfixturevalue("torch_on_the_cpu")
+        request.getfixturevalue("two_gpus")
         yield "cuda:0,1"
         return
     yield from _on(request.param)

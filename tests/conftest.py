@@ -162,11 +162,11 @@ def pool_factory() -> PoolFactory:
     return PoolFactory()
 
 
-@pytest.fixture(params=["cuda", "torch"])
+@pytest.fixture(params=["cuda", "stand-in"])
 def gpu_calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the questions that a GPU is asked, as they come: a real one, and PyTorch that plays one."""
-    if request.param == "torch":
-        request.getfixturevalue("torch_on_the_cpu")
+    """Names of the questions that a GPU is asked, as they come: a real one, and the CPU that plays one."""
+    if request.param == "stand-in":
+        request.getfixturevalue("two_gpus")
     elif not cuda_support().usable:
         pytest.skip(f"no GPU: {cuda_support().missing}")
     twin = cuda_kernels()

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 import pycurate
 from pycurate.errors import InputError
-from pycurate.kernels import gpu_grid, torch_twin
-from pycurate.kernels.device import cuda_kernels, device_of
+from pycurate.kernels import gpu_grid, stand_in
 from pycurate.kernels.gpu_grid import Matrix, Operand, block_rows_of
 from pycurate.kernels.join import join_of
 from pycurate.kernels.partial_answers import MostSimilar, decoded, keys_of
 
-pytestmark = pytest.mark.usefixtures("torch_on_the_cpu", "small_blocks")
+pytestmark = pytest.mark.usefixtures("two_gpus", "small_blocks")
 
 GPUS = "cuda:0,1"
 
@@ -46,9 +45,7 @@ def with_little_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]
     def limit(block_rows: int) -> None:
         per_row = 4 * (24 * 4 + 64 + 200) + 544 + 2 * 16
         monkeypatch.setattr(gpu_grid, "_LEAST_ROWS", 1)
-        monkeypatch.setattr(
-            torch_twin, "free_bytes", lambda gpu: int(((300 << 20) + (block_rows + 0.5) * per_row) / 0.9)
-        )
+        monkeypatch.setattr(stand_in, "free_bytes", lambda gpu: int(((300 << 20) + (block_rows + 0.5) * per_row) / 0.9))
 
     return limit
 
@@ -87,7 +84,7 @@ def test_blocks_are_halved_where_memory_ends_all_the_same(monkeypatch: pytest.Mo
     x = rows(300)
     sizes = []
 
-    class Scarce(torch_twin.Operand):
+    class Scarce(stand_in.Operand):
         def __init__(self, matrix: Any, *more: Any) -> None:
             sizes.append(matrix.shape[0])
             if matrix.shape[0] > 40:
@@ -95,7 +92,7 @@ def test_blocks_are_halved_where_memory_ends_all_the_same(monkeypatch: pytest.Mo
             super().__init__(matrix, *more)
 
     monkeypatch.setattr(gpu_grid, "_LEAST_ROWS", 1)
-    monkeypatch.setattr(torch_twin, "Operand", Scarce)
+    monkeypatch.setattr(stand_in, "Operand", Scarce)
     assert_same(pycurate.pairs_above(x, 0.9, device=GPUS), pycurate.pairs_above(x, 0.9))
     assert max(sizes) > 40 >= min(sizes)
 
@@ -110,7 +107,7 @@ def test_every_gpu_gets_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as one is busy the other takes what is next."""
     seen = set()
     both = threading.Barrier(2, timeout=20)
-    upload = torch_twin.Matrix.upload.__func__  # type: ignore[attr-defined]
+    upload = stand_in.Matrix.upload.__func__  # type: ignore[attr-defined]
 
     def spy(cls: type, x: Any, element: str, device: int, numbers: Any = None) -> Any:
         if device not in seen:
@@ -118,7 +115,7 @@ def test_every_gpu_gets_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
             both.wait()  # neither goes on before both have come
         return upload(cls, x, element, device, numbers)
 
-    monkeypatch.setattr(torch_twin.Matrix, "upload", classmethod(spy))
+    monkeypatch.setattr(stand_in.Matrix, "upload", classmethod(spy))
     pycurate.pairs_above(rows(400), 0.9, device=GPUS)
     assert seen == {0, 1}
 
@@ -127,7 +124,7 @@ def test_what_fails_on_a_gpu_fails_the_call(monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*_: Any) -> Any:
         raise RuntimeError("CUDA failed while computing")
 
-    monkeypatch.setattr(torch_twin, "pairs_above", broken)
+    monkeypatch.setattr(stand_in, "pairs_above", broken)
     before = threading.active_count()
     with pytest.raises(RuntimeError, match="CUDA failed while computing"):
         pycurate.pairs_above(rows(400), 0.9, device=GPUS)
@@ -170,11 +167,6 @@ def test_out_of_core_joins_use_several_gpus(tmp_path: Path) -> None:
     ours = pycurate.similarity_join(x, tmp_path / "gpus", memory_bytes=200 << 20, device=GPUS)
     assert_same(ours.pairs_above(0.9), pycurate.pairs_above(x, 0.9))
     assert_same(ours.nearest(4), pycurate.nearest(x, 4))
-
-
-def test_the_fall_back_says_that_there_is_room() -> None:
-    assert device_of(GPUS) == (0, 1)
-    assert cuda_kernels().free_bytes(0) > 1 << 60
 
 
 def test_numbers_put_together_from_parts_keep_ties_to_the_lower() -> None:

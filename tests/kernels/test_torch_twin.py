@@ -163,3 +163,16 @@ def test_rows_one_by_one_and_joins_out_of_core_ask_it_too(tmp_path: Path) -> Non
     ours, theirs = (pycurate.similarity_join(x, tmp_path / device, device=device) for device in ("cuda", "cpu"))
     for question, asked in (("pairs_above", 0.9), ("count_above", 0.5), ("nearest", 9)):
         assert_equal_answers(getattr(ours, question)(asked), getattr(theirs, question)(asked))
+
+
+@pytest.mark.usefixtures("torch_on_the_cpu", "small_blocks")
+def test_several_gpus_that_only_pytorch_sees() -> None:
+    x = rows(300, 24)
+    for ask in (
+        lambda device: pycurate.pairs_above(x, 0.5, device=device),
+        lambda device: pycurate.nearest(x, 6, device=device),
+        lambda device: pycurate.nearest(x, 6, x[:170], device=device),
+        lambda device: pycurate.components_above(x, 0.5, device=device),
+    ):
+        assert_equal_answers(ask("cuda:0,1"), ask("cpu"))
+    assert torch_twin.free_bytes(0) > 1 << 60

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pycurate.api.clustered import clustered_join, indexed_join
-from pycurate.kernels import torch_twin
+from pycurate.kernels import stand_in
 from pycurate.pipeline.neighbor_lists import joined_lists
 
 N, THRESHOLD = 400, 0.9
@@ -48,15 +48,15 @@ def test_clusters(gpu_calls: list[str], tmp_path: Path, probes: Any) -> None:
 
 
 def test_clusters_on_several_gpus(
-    torch_on_the_cpu: None, small_blocks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_gpus: None, small_blocks: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload, used = torch_twin.Matrix.upload, set()
+    upload, used = stand_in.Matrix.upload, set()
 
     def told(x: NDArray[Any], element: str, device: int, *rows: Any) -> Any:
         used.add(device)
         return upload(x, element, device, *rows)
 
-    monkeypatch.setattr(torch_twin.Matrix, "upload", told)
+    monkeypatch.setattr(stand_in.Matrix, "upload", told)
     there = clustered_join(make_rows(), tmp_path / "there", clusters=9, device="cuda:0,1")
     assert answers(there) == answers(clustered_join(make_rows(), tmp_path / "here", clusters=9))
     assert used == {0, 1}
