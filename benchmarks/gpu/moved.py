@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from peers import nearest_centroids_float32, triangular_float16
-from rows import flat
+from rows import clip_like, flat
 
+from pycurate import clustered_join, similarity_join
 from pycurate.index import assign
 from pycurate.kernels.device import cuda_kernels
 from pycurate.kernels.fused_similarity import nearest, pairs_above
@@ -80,6 +84,30 @@ def race_assignment(n: int, d: int, seconds_of: Timer) -> list[str]:
         raise SystemExit(f"only {agree:.4%} of the nearest centroids agree with PyTorch's")
     cells = [f"nearest of {CLUSTERS:,} centroids, {n:,} x {d}", "", f"{call:.2f}", "", "", f"{peer:.2f}"]
     return [*cells, f"{peer / call:.1f} x"]
+
+
+def race_out_of_core(n: int, d: int, threshold: float) -> list[list[str]]:
+    """Whole joins from a file, on the GPU and on all processors: opened, and asked for the pairs."""
+    x = clip_like(n, d, threshold).cpu().numpy()
+    torch.cuda.empty_cache()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.npy"
+        np.save(path, x)
+        for name, join in (("similarity_join", similarity_join), ("clustered_join", clustered_join)):
+            seconds, answers = [], []
+            for device in ("cuda", "cpu"):
+                start = time.perf_counter()
+                opened = join(path, Path(folder) / f"{name}-{device}", memory_bytes=32 << 30, device=device)
+                seconds.append(time.perf_counter() - start)
+                start = time.perf_counter()
+                answers.append(opened.pairs_above(threshold))
+                seconds.append(time.perf_counter() - start)
+            ours, theirs = answers
+            if not (np.array_equal(ours.rows, theirs.rows) and np.array_equal(ours.cols, theirs.cols)):
+                raise SystemExit(f"{name}: pairs differ between the devices")
+            rows.append([f"{name}, CLIP-like, {n:,} x {d}", f"{len(ours.rows):,}", *(f"{s:.2f}" for s in seconds)])
+    return rows
 
 
 def race_aligned(n: int, d: int, seconds_of: Timer, repeats: int) -> list[list[str]]:

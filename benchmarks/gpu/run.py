@@ -7,6 +7,7 @@ device synchronised, after a warm-up of the same call; every race checks that bo
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -18,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from moved import race_aligned, race_assignment, race_moved, race_moved_nearest, together
+from moved import race_aligned, race_assignment, race_moved, race_moved_nearest, race_out_of_core, together
 from peers import cuvs_nearest, full_float32, nearest_float16, triangular_float16
 from rows import clip_like, flat, noisy_copies
 
@@ -133,6 +134,7 @@ def main() -> None:
     most = max(map(int, asked.rows.split(",")))
     moved = [race_moved(size, 768, THRESHOLD, seconds_of, asked.repeats) for size in (most, 2 * most)]
     moved += [race_moved_nearest(min(most, 300_000), 512, 32, seconds_of), race_assignment(most, 512, seconds_of)]
+    from_file = race_out_of_core(most, 512, THRESHOLD)
     aligned = race_aligned(most, 768, seconds_of, asked.repeats)
     text = f"""{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, `{" ".join(["python", *sys.argv])}`.
 
@@ -173,6 +175,20 @@ int8 products of the library (`torch._int_mm`): {peak / 1e12:.0f} Tops/s.
                 "",
             ],
             moved,
+        )
+    }
+
+{
+        table(
+            [
+                "From a file, pairs at 0.95",
+                "pairs",
+                "opened, GPU (s)",
+                "pairs, GPU (s)",
+                f"opened, {len(os.sched_getaffinity(0))} processors (s)",
+                "pairs, processors (s)",
+            ],
+            from_file,
         )
     }
 
