@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ def race_pairs(x: Any, name: str, repeats: int, dense: bool, peak: float) -> lis
     every, _ = seconds_of(join, repeats)
     module.screen_whole_rows(False)
     rate = n * n * d / every
-    by_block = [seconds_of(lambda b=block: triangular_float16(x, THRESHOLD, b), 1) for block in BLOCKS]
+    blocks = BLOCKS if n < 1_000_000 else BLOCKS[-1:]  # each takes six seconds there
+    by_block = [seconds_of(lambda b=block: triangular_float16(x, THRESHOLD, b), 1) for block in blocks]
     half, count = min(by_block, key=lambda timed: timed[0])
     copies = len(x) - len(torch.unique(x.view(torch.int16), dim=0)) if n <= 100_000 else 0
     if not copies and count != len(found.rows):
@@ -111,6 +112,71 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+PAIRS = [
+    "Self-join at 0.95",
+    "pairs",
+    "call (s)",
+    "join alone (s)",
+    "join, whole rows (s)",
+    "Tops/s of it",
+    "of the peak",
+    "float16 triangle (s)",
+    "whole rows",
+    "screened",
+    "call",
+    "float32 (s)",
+    "call",
+]
+NEAREST = ["Nearest rows", "ours (s)", "float16 + topk (s)", "", "cuVS (s)"]
+MOVED = [
+    "Rows in the CPU's memory",
+    "moved (GB/s)",
+    "call (s)",
+    "in a quarter of the memory (s)",
+    f"`{together()}` (s)",
+    "PyTorch from pinned memory (s)",
+    "",
+]
+FROM_FILE = [
+    "From a file, pairs at 0.95",
+    "pairs",
+    "opened, GPU (s)",
+    "pairs, GPU (s)",
+    f"opened, {len(os.sched_getaffinity(0))} processors (s)",
+    "pairs, processors (s)",
+]
+ALIGNED = ["Aligned rows on the GPU", "ms", "GB/s", "of a copy's"]
+
+
+def parts_of(sizes: list[int], dimensions: list[int], repeats: int) -> Iterator[str]:
+    """The page, part by part as they are measured."""
+    peak = int8_peak()
+    yield f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, `{' '.join(['python', *sys.argv])}`."
+    yield f"int8 products of the library (`torch._int_mm`): {peak / 1e12:.0f} Tops/s."
+    pairs, neighbours = [], []
+    for n in sizes:
+        for d in dimensions:
+            for name, make in (("flat", flat), ("CLIP-like", clip_like)):
+                x = make(n, d, THRESHOLD)
+                pairs.append(race_pairs(x, name, repeats, n <= 100_000, peak))
+                if n <= 300_000 and d == 512:
+                    neighbours.append(race_nearest(x, name, 32, 1))
+                del x
+                torch.cuda.empty_cache()
+    yield table(PAIRS, pairs)
+    yield table(NEAREST, neighbours)
+    clump = noisy_copies(20_000, 512)
+    seconds, labels = seconds_of(lambda: components_above(clump, THRESHOLD, device="cuda"), repeats)
+    groups = len(set(labels.tolist()))
+    yield f"A clump of 20,000 noisy copies x 512, components at 0.95: {seconds:.3f} s, {groups:,} groups."
+    most = max(sizes)
+    yield table(ALIGNED, race_aligned(most, 768, seconds_of, repeats))
+    moved = [race_moved(most, 768, THRESHOLD, seconds_of, repeats)]
+    moved += [race_moved_nearest(min(most, 300_000), 512, 32, seconds_of), race_assignment(most, 512, seconds_of)]
+    yield table(MOVED, moved)
+    yield table(FROM_FILE, race_out_of_core(most, 512, THRESHOLD))
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--out", type=Path)
@@ -118,87 +184,13 @@ def main() -> None:
     options.add_argument("--dimensions", default="512,768")
     options.add_argument("--repeats", type=int, default=3)
     asked = options.parse_args()
-    peak = int8_peak()
-    pairs, neighbours = [], []
-    for n in map(int, asked.rows.split(",")):
-        for d in map(int, asked.dimensions.split(",")):
-            for name, make in (("flat", flat), ("CLIP-like", clip_like)):
-                x = make(n, d, THRESHOLD)
-                pairs.append(race_pairs(x, name, asked.repeats, n <= 300_000, peak))
-                if n <= 300_000 and d == 512:
-                    neighbours.append(race_nearest(x, name, 32, 1))
-                del x
-                torch.cuda.empty_cache()
-    clump = noisy_copies(20_000, 512)
-    seconds, labels = seconds_of(lambda: components_above(clump, THRESHOLD, device="cuda"), asked.repeats)
-    most = max(map(int, asked.rows.split(",")))
-    moved = [race_moved(size, 768, THRESHOLD, seconds_of, asked.repeats) for size in (most, 2 * most)]
-    moved += [race_moved_nearest(min(most, 300_000), 512, 32, seconds_of), race_assignment(most, 512, seconds_of)]
-    from_file = race_out_of_core(most, 512, THRESHOLD)
-    aligned = race_aligned(most, 768, seconds_of, asked.repeats)
-    text = f"""{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, `{" ".join(["python", *sys.argv])}`.
-
-int8 products of the library (`torch._int_mm`): {peak / 1e12:.0f} Tops/s.
-
-{
-        table(
-            [
-                "Self-join at 0.95",
-                "pairs",
-                "call (s)",
-                "join alone (s)",
-                "join, whole rows (s)",
-                "Tops/s of it",
-                "of the peak",
-                "float16 triangle (s)",
-                "whole rows",
-                "screened",
-                "call",
-                "float32 (s)",
-                "call",
-            ],
-            pairs,
-        )
-    }
-
-{table(["Nearest rows", "ours (s)", "float16 + topk (s)", "", "cuVS (s)"], neighbours)}
-
-{
-        table(
-            [
-                "Rows in the CPU's memory",
-                "moved (GB/s)",
-                "call (s)",
-                "in a quarter of the memory (s)",
-                f"`{together()}` (s)",
-                "PyTorch from pinned memory (s)",
-                "",
-            ],
-            moved,
-        )
-    }
-
-{
-        table(
-            [
-                "From a file, pairs at 0.95",
-                "pairs",
-                "opened, GPU (s)",
-                "pairs, GPU (s)",
-                f"opened, {len(os.sched_getaffinity(0))} processors (s)",
-                "pairs, processors (s)",
-            ],
-            from_file,
-        )
-    }
-
-{table(["Aligned rows on the GPU", "ms", "GB/s", "of a copy's"], aligned)}
-
-A clump of 20,000 noisy copies x 512, components at 0.95: {seconds:.3f} s, {len(set(labels.tolist())):,} groups.
-"""
-    print(text)
-    if asked.out:
-        asked.out.write_text(text)
+    sizes, dimensions = ([int(part) for part in text.split(",")] for text in (asked.rows, asked.dimensions))
+    page: list[str] = []
+    for part in parts_of(sizes, dimensions, asked.repeats):
+        print(part, end="\n\n", flush=True)
+        page.append(part)
+        if asked.out:
+            asked.out.write_text("\n\n".join(page) + "\n")
 
 
 if __name__ == "__main__":

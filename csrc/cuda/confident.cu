@@ -10,6 +10,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "cuda/transfer.h"
 #include "kernels/confident/logarithm.h"
 
 namespace pycurate::cuda {
@@ -32,15 +33,15 @@ __device__ const Stored* row_of(const Rows& rows, std::size_t i) {
 }
 
 /// What is said of each row, in device memory, (n,) each.
-template <class Number>
 struct Said {
-    Number *self, *other, *sums, *least;
+    double *self, *other, *sums, *least;
     std::int32_t *predicted, *guess;
 };
+/// Of a row without a label.
+__device__ double no_number() { return __longlong_as_double(0x7ff8000000000000ll); }
 
 template <class Stored, class Number>
-__global__ void __launch_bounds__(block_threads)
-    summarise_rows(Rows rows, const Number* bounds, Said<Number> out) {
+__global__ void __launch_bounds__(block_threads) summarise_rows(Rows rows, const Number* bounds, Said out) {
     constexpr Number infinity = std::numeric_limits<Number>::infinity();
     constexpr std::int32_t none = std::numeric_limits<std::int32_t>::max();
     const std::size_t i = (std::size_t{blockIdx.x} * block_threads + threadIdx.x) / row_threads;
@@ -75,10 +76,10 @@ __global__ void __launch_bounds__(block_threads)
     }
     if (lane != 0 || i >= rows.n) return;
     // + 0: a zero of either sign, as on the CPU.
-    out.self[i] = label < 0 ? Number{0} : number(row[label]) + Number{0};
-    out.other[i] = other + Number{0};
-    out.sums[i] = sum;
-    out.least[i] = least + Number{0};
+    out.self[i] = label < 0 ? no_number() : static_cast<double>(number(row[label]) + Number{0});
+    out.other[i] = static_cast<double>(other + Number{0});
+    out.sums[i] = static_cast<double>(sum);
+    out.least[i] = static_cast<double>(least + Number{0});
     out.predicted[i] = predicted;
     out.guess[i] = count > 1 ? predicted : count == 1 ? confident : -1;
 }
@@ -129,7 +130,12 @@ __global__ void read_self(Rows rows, double* out) {
     const std::size_t i = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x;
     if (i >= rows.n) return;
     const std::int64_t label = rows.labels[i];
-    out[i] = label < 0 ? 0.0 : static_cast<double>(number(row_of<Stored>(rows, i)[label]));
+    out[i] = label < 0 ? no_number() : static_cast<double>(number(row_of<Stored>(rows, i)[label]));
+}
+
+__global__ void pack_rows(const char* from, std::ptrdiff_t stride, std::size_t width, char* to) {
+    const char* row = from + static_cast<std::ptrdiff_t>(blockIdx.x) * stride;
+    for (std::size_t j = threadIdx.x; j < width; j += blockDim.x) to[blockIdx.x * width + j] = row[j];
 }
 
 std::uint32_t blocks_for(std::size_t rows, std::size_t threads_of_row) {
@@ -155,16 +161,7 @@ bool by_pieces(const Probabilities& of, const Poll& poll, const Call& call) {
             static_cast<const char*>(of.rows.data) + static_cast<std::ptrdiff_t>(begin) * of.rows.stride;
         Rows rows{from, of.rows.stride, count, of.rows.k, nullptr};
         if (!of.on_device) {
-            if (of.rows.stride == static_cast<std::ptrdiff_t>(width))
-                copy_in(uploaded.get(), from, count * width);
-            else if (of.rows.stride > static_cast<std::ptrdiff_t>(width))
-                check(cudaMemcpy2D(uploaded.get(), width, from, static_cast<std::size_t>(of.rows.stride),
-                                   width, count, cudaMemcpyHostToDevice),
-                      "copying probabilities to the device");
-            else
-                for (std::size_t i = 0; i < count; ++i)
-                    copy_in(uploaded.get() + i * width,
-                            from + static_cast<std::ptrdiff_t>(i) * of.rows.stride, width);
+            upload_rows(uploaded.get(), width, from, of.rows.stride, nullptr, width, count);
             rows.data = uploaded.get();
             rows.stride = static_cast<std::ptrdiff_t>(width);
         }
@@ -178,35 +175,26 @@ bool by_pieces(const Probabilities& of, const Poll& poll, const Call& call) {
     return true;
 }
 
-/// Numbers of a piece, widened. `labels`: where given, NaN for rows without one.
-template <class Number>
-void widen(const Number* from, std::size_t count, const std::int64_t* labels, double* out) {
-    for (std::size_t i = 0; i < count; ++i)
-        out[i] = labels != nullptr && labels[i] < 0 ? std::numeric_limits<double>::quiet_NaN()
-                                                    : static_cast<double>(from[i]);
-}
-
 template <class Stored, class Number>
 bool summarise_as(const Probabilities& of, const std::vector<Number>& bounds, const Summary& out,
                   const Poll& poll) {
     const auto limits = Buffer<Number>::of(bounds);
     const std::size_t most = std::min(piece_rows, of.rows.n);
-    Buffer<Number> numbers(4 * most);
+    Buffer<double> numbers(4 * most);
     Buffer<std::int32_t> classes(2 * most);
-    std::vector<Number> host(4 * most);
     return by_pieces(of, poll, [&](const Rows& rows, std::size_t begin) {
         const std::size_t n = rows.n;
-        Number* at = numbers.get();
-        summarise_rows<Stored, Number><<<blocks_for(n, row_threads), block_threads>>>(
-            rows, limits.get(), {at, at + n, at + 2 * n, at + 3 * n, classes.get(), classes.get() + n});
+        const Said said{numbers.get(),         numbers.get() + n, numbers.get() + 2 * n,
+                        numbers.get() + 3 * n, classes.get(),     classes.get() + n};
+        summarise_rows<Stored, Number>
+            <<<blocks_for(n, row_threads), block_threads>>>(rows, limits.get(), said);
         check(cudaGetLastError(), "starting summaries of probabilities");
-        copy_out(host.data(), at, 4 * n * sizeof(Number));
-        copy_out(out.predicted + begin, classes.get(), n * sizeof(std::int32_t));
-        copy_out(out.guess + begin, classes.get() + n, n * sizeof(std::int32_t));
-        widen(host.data(), n, of.rows.labels + begin, out.self + begin);
-        widen(host.data() + n, n, nullptr, out.other + begin);
-        widen(host.data() + 2 * n, n, nullptr, out.sums + begin);
-        widen(host.data() + 3 * n, n, nullptr, out.least + begin);
+        copy_out(out.self + begin, said.self, n * sizeof(double));
+        copy_out(out.other + begin, said.other, n * sizeof(double));
+        copy_out(out.sums + begin, said.sums, n * sizeof(double));
+        copy_out(out.least + begin, said.least, n * sizeof(double));
+        copy_out(out.predicted + begin, said.predicted, n * sizeof(std::int32_t));
+        copy_out(out.guess + begin, said.guess, n * sizeof(std::int32_t));
     });
 }
 
@@ -248,23 +236,22 @@ bool self_probabilities(const Probabilities& of, double* out, const Poll& poll) 
         kernel<<<blocks_for(rows.n, 1), block_threads>>>(rows, answers.get());
         check(cudaGetLastError(), "reading probabilities of labels");
         copy_out(out + begin, answers.get(), rows.n * sizeof(double));
-        for (std::size_t i = 0; i < rows.n; ++i)
-            if (of.rows.labels[begin + i] < 0) out[begin + i] = std::numeric_limits<double>::quiet_NaN();
     });
 }
 
 void copy_rows(const Probabilities& of, void* out) {
     const Current current(of.device);
-    const std::size_t width = of.rows.k * size_of(of.element);
+    const std::size_t width = of.rows.k * size_of(of.element), n = of.rows.n;
     const auto* from = static_cast<const char*>(of.rows.data);
-    if (of.rows.n > 1 && of.rows.stride >= static_cast<std::ptrdiff_t>(width))
-        check(cudaMemcpy2D(out, width, from, static_cast<std::size_t>(of.rows.stride), width, of.rows.n,
-                           cudaMemcpyDeviceToHost),
-              "copying probabilities from the device");
-    else
-        for (std::size_t i = 0; i < of.rows.n; ++i)
-            copy_out(static_cast<char*>(out) + i * width,
-                     from + static_cast<std::ptrdiff_t>(i) * of.rows.stride, width);
+    if (n == 0 || width == 0) return;
+    if (n == 1 || of.rows.stride == static_cast<std::ptrdiff_t>(width)) {
+        copy_out(out, from, n * width);
+        return;
+    }
+    Buffer<char> packed(n * width);
+    pack_rows<<<static_cast<std::uint32_t>(n), block_threads>>>(from, of.rows.stride, width, packed.get());
+    check(cudaGetLastError(), "gathering probabilities");
+    copy_out(out, packed.get(), packed.size());
 }
 
 }  // namespace pycurate::cuda
