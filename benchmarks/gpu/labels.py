@@ -8,6 +8,7 @@ the device synchronised, after a warm-up of the same call; every answer is compa
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -23,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from label_peers import pass_of_torch, random_graph, sweep_of_torch
 
 import pycurate
-from pycurate.kernels.arrays import thread_count_of
 from pycurate.kernels.confident import entropies, self_probabilities, summarise_rows
 from pycurate.kernels.graph import LABELLED, NO_LABEL, SeedRows, SparseRows
 from pycurate.kernels.sweeps import sweeps_of
@@ -214,7 +214,7 @@ def main() -> None:
         for given in ((1_000_000, 1000, torch.float32), (4_000_000, 10, torch.float32))
         for row in race_passes(*given, peak)
     ]
-    text = f"""{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, {thread_count_of(None)} threads of the CPU,
+    text = f"""{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, {len(os.sched_getaffinity(0))} processors,
 `{" ".join(["python", *sys.argv])}`. Its own copy moves {peak / 1e12:.2f} TB/s. Milliseconds, where not said otherwise.
 
 {table(SWEEP, dense)}
