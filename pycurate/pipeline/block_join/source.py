@@ -96,11 +96,12 @@ class RowSource:
                 taken[part] = between[rows[part] - start - first]
             let_go(between)
 
-        pieces = list(self._pieces_of(rows))
-        if len(pieces) == 1:
-            copy(pieces[0])
+        pieces = self._pieces_of(rows)
+        if taken.nbytes < 2 * READ_BYTES:
+            for piece in pieces:
+                copy(piece)
         else:
-            # Copying and the faults of mapped pages take turns with nothing but memory and disk.
+            # Copying and the faults of mapped pages wait for nothing but memory and disk.
             with ThreadPoolExecutor(READERS) as readers:
                 list(readers.map(copy, pieces))
         return taken
