@@ -27,7 +27,7 @@ from pycurate.index.folder import NpyWriter, mapped
 from pycurate.index.graph import GraphWriter, KnnGraph
 from pycurate.io.atomic import naming_a_full_disk, write_json_atomic
 from pycurate.kernels.graph import BLOCK_ROWS, SparseRows
-from pycurate.kernels.sweeps import Place
+from pycurate.kernels.sweeps import Gpu
 from pycurate.ops.labels.propagation import relative
 from pycurate.ops.labels.propagation_matrix import count_loops, edge_weights, scales
 from pycurate.ops.labels.propagation_result import Propagation, finished_rows
@@ -56,7 +56,7 @@ class PropagationFolder:
         prior: NDArray[np.float64] | None,
         memory_bytes: int,
         threads: int | None,
-        gpu: Place,
+        gpu: Gpu,
     ) -> None:
         self.out, self._graph, self._seeds, self._settings = out, graph, seeds, settings
         self._prior, self.threads, self._gpu = prior, threads, gpu
@@ -231,7 +231,7 @@ def propagate_in_folder(
     prior: NDArray[np.float64] | None,
     memory_bytes: int,
     threads: int | None,
-    gpu: Place,
+    gpu: Gpu,
     progress: Told,
 ) -> Propagation:
     """The answer in a folder, by blocks; continues what an earlier run of the same question began."""

@@ -23,8 +23,8 @@ from pycurate.kernels.graph import (
 
 __all__ = [
     "DeviceSweeps",
+    "Gpu",
     "HostSweeps",
-    "Place",
     "Sweeps",
     "device_bytes",
     "fits_gpu",
@@ -33,7 +33,7 @@ __all__ = [
     "sweeps_of",
 ]
 
-Place: TypeAlias = int | None
+Gpu: TypeAlias = int | None
 """The number of a GPU whose compiled kernels run; None: the CPU."""
 
 _MIB = 1 << 20
@@ -219,7 +219,7 @@ class DeviceSweeps:
         self._rows.cg_turn(residual.memory, ratio, direction.memory)
 
 
-def gpu_of(device: str | None) -> Place:
+def gpu_of(device: str | None) -> Gpu:
     """The GPU whose compiled kernels run; None for the CPU, whose bits are the same where only PyTorch sees a GPU.
 
     Raises
@@ -236,7 +236,7 @@ def sweeps_of(
     seeds: SeedRows | None,
     *,
     labels: int,
-    gpu: Place = None,
+    gpu: Gpu = None,
     threads: int | None = None,
 ) -> HostSweeps | DeviceSweeps:
     """Sweeps of some rows, or all.

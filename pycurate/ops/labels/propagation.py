@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pycurate.errors import InputError, MemoryCapError
 from pycurate.index.graph import KnnGraph
 from pycurate.kernels.graph import LABELLED
-from pycurate.kernels.sweeps import Place
+from pycurate.kernels.sweeps import Gpu
 from pycurate.ops.labels.propagation_matrix import propagation_matrix
 from pycurate.ops.labels.propagation_result import Propagation, finished_rows
 from pycurate.ops.labels.propagation_seeds import LabelSeeds, seeds_of
@@ -48,7 +48,7 @@ def propagate(
     prior: NDArray[np.float64] | None = None,
     memory_bytes: int | None = None,
     threads: int | None = None,
-    gpu: Place = None,
+    gpu: Gpu = None,
     progress: Told = None,
 ) -> Propagation:
     """Labels of all rows of a graph; see `pycurate.propagate_labels`, whose arguments were checked."""
@@ -69,7 +69,7 @@ def solve(
     *,
     limit: float | None = None,
     threads: int | None = None,
-    gpu: Place = None,
+    gpu: Gpu = None,
     progress: Told = None,
 ) -> Solved:
     """The last state, before it is normalised; ``limit`` is the change that ends the sweeps, not relative; ``gpu`` is

@@ -18,7 +18,7 @@ from pycurate.kernels.graph import (
     SparseRows,
     sweep_dense,
 )
-from pycurate.kernels.sweeps import Place, Sweeps, device_bytes, require_gpu_bytes, sweeps_of
+from pycurate.kernels.sweeps import Gpu, Sweeps, device_bytes, require_gpu_bytes, sweeps_of
 from pycurate.ops.labels.propagation_matrix import PropagationMatrix, root_scale
 from pycurate.ops.labels.propagation_seeds import LabelSeeds
 from pycurate.ops.labels.propagation_settings import PropagationSettings
@@ -122,7 +122,7 @@ class Problem:
 class MemoryStates:
     """Two states in memory, of the CPU or of a GPU; the next is written over the one before the last."""
 
-    def __init__(self, problem: Problem, matrix: SparseRows, threads: int | None, gpu: Place = None) -> None:
+    def __init__(self, problem: Problem, matrix: SparseRows, threads: int | None, gpu: Gpu = None) -> None:
         self.changes: list[float] = []
         self._problem = problem
         seeds = None if problem.settings.method == "vote" else problem.added
@@ -194,7 +194,7 @@ def conjugate_gradients(
     matrix: PropagationMatrix,
     threads: int | None = None,
     told: Told = None,
-    gpu: Place = None,
+    gpu: Gpu = None,
 ) -> Solved:
     """F of every class at once, each with its own steps; a class rests where float32 can't bring it further.
 
