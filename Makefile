@@ -27,6 +27,8 @@ lint: $(VENV)/.extras-test $(VENV)/.extras-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest pycurate._core --allowlist tests/stubtest_allowlist.txt
+	if $(BIN)/python -c 'import pycurate._core_cuda' 2>/dev/null; then \
+	    $(BIN)/python -m mypy.stubtest pycurate._core_cuda --allowlist tests/stubtest_allowlist_cuda.txt; fi
 	$(BIN)/lint-imports
 	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
 
