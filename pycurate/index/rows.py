@@ -59,10 +59,11 @@ class Rows:
         """Rows that are about ``BLOCK_BYTES`` as float32."""
         return max(1, BLOCK_BYTES // (4 * max(self.dimension, 1)))
 
-    def blocks(self) -> Iterator[tuple[int, Rows]]:
-        """Consecutive rows, ``block_rows`` at a time, with the row each block begins at."""
-        for start in range(0, len(self), self.block_rows):
-            yield start, self.take(slice(start, start + self.block_rows))
+    def blocks(self, times: int = 1) -> Iterator[tuple[int, Rows]]:
+        """Consecutive rows, ``block_rows`` at a time or a multiple, with the row each block begins at."""
+        step = times * self.block_rows
+        for start in range(0, len(self), step):
+            yield start, self.take(slice(start, start + step))
 
     def widened(self, threads: int | None = None) -> NDArray[np.float32]:
         """(n, d) float32, C order: a copy, which is exact, unless they are float32 already."""
