@@ -26,7 +26,8 @@ SAMPLE_PER_CENTROID = 256
 BLOCK_ROWS = 4096
 """Rows whose sums are added up before they join the total; part of the definition of a centroid's bits."""
 GPU_BLOCKS = 8
-"""Blocks of rows assigned in one call on a GPU: being asked takes it 10 ms, comparing one of them 0.1 (H100)."""
+"""Blocks of rows assigned in one call on a GPU. Being asked takes longer than comparing one: 61 took 0.64 s on an H100
+(benchmarks/gpu/run.py)."""
 _EMPTY_STREAM = 3
 
 

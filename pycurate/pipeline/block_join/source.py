@@ -97,7 +97,7 @@ class RowSource:
             let_go(between)
 
         pieces = self._pieces_of(rows)
-        if taken.nbytes < 2 * READ_BYTES:
+        if taken.nbytes < 2 * READ_BYTES or not all(shard.flags.c_contiguous for shard in self.shards):
             for piece in pieces:
                 copy(piece)
         else:
